@@ -1,0 +1,56 @@
+//! Every bound, with its derivation. A queue, loop, buffer or retry without a line here has no bound and is a bug.
+
+/// Unit of staging, tail cache, cold reads and direct writes. 256 KiB: the knee of the measured write-size curve, and small
+/// enough that 16 MiB of memory still holds 64 of them.
+pub const BLOCK_BYTES: usize = 256 * 1024;
+
+/// Alignment of direct I/O in memory and in files. The device reports 512 but its physical block is 4096.
+pub const ALIGN: usize = 4096;
+
+/// Smallest write that leaves while another write of the same log is in flight: more, smaller writes cost CPU and gain nothing.
+pub const PIPELINED_WRITE_BYTES_MIN: usize = 64 * 1024;
+
+/// Commit rounds in flight per shard. Four keep the device busy while one completes.
+pub const ROUNDS_IN_FLIGHT_MAX: usize = 4;
+
+/// Segments of an iovec chain in one send; a fetch that needs more gathers small runs by copy.
+pub const SEND_PARTS_MAX: usize = 64;
+
+/// Runs of record bytes shorter than this are copied next to their neighbours: an iovec costs more than the copy.
+pub const SEND_GATHER_BYTES: usize = 4096;
+
+/// Bytes of one receive buffer handed to the kernel.
+pub const RECV_BUF_BYTES: usize = 64 * 1024;
+
+/// Largest frame before its length is refused: Kafka's `socket.request.max.bytes`.
+pub const FRAME_BYTES_MAX: usize = 104_857_600;
+
+/// Largest frame of a request that is not Produce: cold requests decode into structures up to 36 times their bytes.
+pub const COLD_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Requests of one connection that are read but not yet answered; beyond it the socket is not read.
+pub const IN_FLIGHT_PER_CONNECTION_MAX: usize = 128;
+
+/// Connections per shard.
+pub const CONNECTIONS_PER_SHARD_MAX: usize = 20_000;
+
+/// Completions taken from the kernel per turn: bounds how long a ready task waits behind them.
+pub const COMPLETIONS_PER_TURN_MAX: usize = 256;
+
+/// First window zeroed ahead of a log's end, and the largest: it grows fourfold with the partition's rate.
+pub const ZERO_AHEAD_BYTES_MIN: u64 = 64 * 1024;
+pub const ZERO_AHEAD_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Batches remembered per producer and partition, to answer duplicates: Kafka's number.
+pub const PRODUCER_BATCHES_KEPT: usize = 5;
+
+/// Bytes before a record batch's attributes: not covered by Kafka's CRC.
+pub const BATCH_UNCHECKED_BYTES: usize = 21;
+
+/// Header of a record batch, magic 2.
+pub const BATCH_HEADER_BYTES: usize = 61;
+
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(ALIGN));
+const _: () = assert!(PIPELINED_WRITE_BYTES_MIN <= BLOCK_BYTES);
+const _: () = assert!(COLD_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
+const _: () = assert!(ZERO_AHEAD_BYTES_MIN.is_multiple_of(ALIGN as u64));

@@ -1,0 +1,488 @@
+//! Memory that the kernel reads and writes: 256 KiB blocks carved out of mapped slices, and the receive buffers.
+//!
+//! A [`Block`] has one writer. Bytes below its frozen mark never change again and may be shared as [`BlockSlice`]s: by a write in
+//! flight, by sends, by readers of the tail. That is how staging memory is the tail cache and a fetch copies nothing.
+//! The pool keeps a handle on every block; a block is free again when that handle is the last one, so a slice may be dropped
+//! anywhere and no drop has to find its way back.
+//!
+//! # Non-obvious
+//! - Blocks are always filled from 0, and a block's memory address has the alignment of its file offset (both multiples of 256 KiB).
+//! - [`Block::slice_padded`] shares zeros behind the filled end until its slice is dropped. Filling the block further while such a slice
+//!   lives would change memory under a write: it panics. The placement rule of the log never does that.
+//! - Memory is recycled without clearing. Builds with debug assertions poison it, so that reuse before completion shows.
+
+use std::cell::RefCell;
+use std::ops::{Deref, Range};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::base::limits::{ALIGN, BLOCK_BYTES, RECV_BUF_BYTES};
+
+/// Blocks that are mapped, prefaulted and registered together. 16 MiB: about 35 ms of first touch on a slow VM.
+pub const SLICE_BLOCKS: usize = 64;
+
+/// A mapped range of anonymous, zeroed memory. Unmapped when the last block of it is gone.
+struct Region {
+    start: *mut u8,
+    len: usize,
+    /// Number of the slice: the index under which a driver registers it.
+    index: u16,
+}
+
+// SAFETY: `Region` is an address range; access to it is governed by `Block` and `BlockSlice`, which hand out disjoint or frozen parts.
+unsafe impl Send for Region {}
+// SAFETY: as above; `Region` itself has no interior state.
+unsafe impl Sync for Region {}
+
+impl Region {
+    fn map(len: usize, index: u16) -> Option<Region> {
+        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no existing memory.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+                -1,
+                0,
+            )
+        };
+        (start != libc::MAP_FAILED).then(|| Region { start: start.cast(), len, index })
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `map` with this length and no block of it is left.
+        let rc = unsafe { libc::munmap(self.start.cast(), self.len) };
+        debug_assert_eq!(rc, 0);
+    }
+}
+
+/// The memory of one block.
+struct BlockMem {
+    region: Arc<Region>,
+    start: *mut u8,
+    /// Slices alive that share zeros behind the filled end.
+    padded: AtomicU32,
+}
+
+// SAFETY: `start` points into `region`, which this keeps alive; writes go through the one `Block`, reads through frozen ranges.
+unsafe impl Send for BlockMem {}
+// SAFETY: as above.
+unsafe impl Sync for BlockMem {}
+
+/// The blocks of one shard, up to a budget. Grows by slices of 16 MiB.
+pub struct Pool {
+    blocks: Vec<Arc<BlockMem>>,
+    free: Vec<usize>,
+    blocks_max: usize,
+    slices: u16,
+}
+
+impl Pool {
+    /// A pool of at most `bytes_max` (rounded down to whole blocks, at least four), with nothing mapped yet.
+    pub fn new(bytes_max: usize) -> Pool {
+        Pool { blocks: Vec::new(), free: Vec::new(), blocks_max: (bytes_max / BLOCK_BYTES).max(4), slices: 0 }
+    }
+
+    /// Maps and prefaults one more slice. Returns its memory for registering, or none at the budget or without memory.
+    pub fn grow(&mut self) -> Option<MappedSlice> {
+        let blocks = (self.blocks_max - self.blocks.len()).min(SLICE_BLOCKS);
+        if blocks == 0 {
+            return None;
+        }
+        // One block more than needed lets every block start at a multiple of its size.
+        let region = Arc::new(Region::map((blocks + 1) * BLOCK_BYTES, self.slices)?);
+        self.slices += 1;
+        let first = region.start.align_offset(BLOCK_BYTES);
+        for i in 0..blocks {
+            // SAFETY: `first + (i + 1) * BLOCK_BYTES` is at most the region's length.
+            let start = unsafe { region.start.add(first + i * BLOCK_BYTES) };
+            self.free.push(self.blocks.len());
+            self.blocks.push(Arc::new(BlockMem { region: region.clone(), start, padded: AtomicU32::new(0) }));
+        }
+        // SAFETY: `first` is below one block and so inside the region.
+        let start = unsafe { region.start.add(first) };
+        Some(MappedSlice { index: region.index, start, len: blocks * BLOCK_BYTES })
+    }
+
+    /// A free block, or none: the caller evicts from the tail cache, grows the pool, or waits.
+    pub fn take(&mut self) -> Option<Block> {
+        if self.free.is_empty() {
+            self.sweep();
+        }
+        let mem = self.blocks[self.free.pop()?].clone();
+        let mut block = Block { mem, filled: 0, frozen: 0, padded_end: 0 };
+        if cfg!(debug_assertions) {
+            block.as_mut_slice().fill(0xdb);
+            block.filled = 0;
+        }
+        Some(block)
+    }
+
+    /// Blocks that `take` could hand out now without growing.
+    pub fn available(&mut self) -> usize {
+        self.sweep();
+        self.free.len()
+    }
+
+    pub fn blocks_mapped(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub fn blocks_max(&self) -> usize {
+        self.blocks_max
+    }
+
+    /// Finds the blocks whose last user is gone.
+    fn sweep(&mut self) {
+        self.free.clear();
+        for (i, mem) in self.blocks.iter_mut().enumerate() {
+            // `get_mut` also orders our next use behind the last drop on another thread.
+            if Arc::get_mut(mem).is_some() {
+                self.free.push(i);
+            }
+        }
+    }
+}
+
+/// Address range of a pool slice, for a driver that registers it with the kernel.
+pub struct MappedSlice {
+    pub index: u16,
+    pub start: *mut u8,
+    pub len: usize,
+}
+
+/// One 256 KiB block with its single writer.
+pub struct Block {
+    mem: Arc<BlockMem>,
+    filled: usize,
+    frozen: usize,
+    /// Where the zeros of the last padded slice end.
+    padded_end: usize,
+}
+
+impl Block {
+    /// Bytes written so far.
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
+    pub fn room(&self) -> usize {
+        BLOCK_BYTES - self.filled
+    }
+
+    /// Appends as many of `bytes` as there is room for and returns how many.
+    pub fn append(&mut self, bytes: &[u8]) -> usize {
+        let len = bytes.len().min(self.room());
+        self.assert_not_under_write();
+        // SAFETY: `filled + len` is within the block; no slice covers bytes behind `filled` (asserted), and `&mut self` is the writer.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.mem.start.add(self.filled), len) };
+        self.filled += len;
+        len
+    }
+
+    /// Appends zeros up to position `end`.
+    pub fn pad_to(&mut self, end: usize) {
+        assert!(end >= self.filled && end <= BLOCK_BYTES);
+        self.assert_not_under_write();
+        self.zero(self.filled..end);
+        self.filled = end;
+    }
+
+    /// Overwrites bytes that were appended but not yet frozen.
+    pub fn patch(&mut self, at: usize, bytes: &[u8]) {
+        assert!(at >= self.frozen && at + bytes.len() <= self.filled, "patch of frozen or unwritten bytes");
+        // SAFETY: the range lies between the frozen mark and the filled end, so no slice shares it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.mem.start.add(at), bytes.len()) };
+    }
+
+    /// The bytes written so far.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `filled` bytes are initialised, and only `&mut self` could change them.
+        unsafe { std::slice::from_raw_parts(self.mem.start, self.filled) }
+    }
+
+    /// The whole block as memory to read into. Only for a block that shares nothing yet.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        assert_eq!(self.frozen, 0, "a block that is shared cannot be written from the start");
+        self.assert_not_under_write();
+        // SAFETY: mapped memory is initialised, nothing is frozen so no slice exists, and `&mut self` is the only writer.
+        unsafe { std::slice::from_raw_parts_mut(self.mem.start, BLOCK_BYTES) }
+    }
+
+    /// Declares the first `filled` bytes written, after something was read into [`Block::as_mut_slice`].
+    pub fn set_filled(&mut self, filled: usize) {
+        assert!(filled <= BLOCK_BYTES && self.frozen <= filled);
+        self.filled = filled;
+    }
+
+    /// Freezes everything up to `range.end` and shares the range.
+    pub fn slice(&mut self, range: Range<usize>) -> BlockSlice {
+        assert!(range.start <= range.end && range.end <= self.filled);
+        self.frozen = self.frozen.max(range.end);
+        BlockSlice { mem: self.mem.clone(), start: range.start, len: range.len(), padded: false }
+    }
+
+    /// Freezes everything and shares it from `start`, with zeros up to the next multiple of 4096: the buffer of a direct write.
+    /// Until that slice is dropped the block cannot be filled further, unless it is filled to its padded end first by `pad_over`.
+    pub fn slice_padded(&mut self, start: usize) -> BlockSlice {
+        assert!(start.is_multiple_of(ALIGN) && start <= self.filled);
+        let end = self.filled.next_multiple_of(ALIGN);
+        self.frozen = self.filled;
+        if end > self.filled {
+            self.assert_not_under_write();
+            self.zero(self.filled..end);
+            self.mem.padded.fetch_add(1, Ordering::Relaxed);
+            self.padded_end = end;
+        }
+        BlockSlice { mem: self.mem.clone(), start, len: end - start, padded: end > self.filled }
+    }
+
+    /// Counts the zeros that `slice_padded` wrote as filled: the next append starts on the 4096 boundary, which a write in flight
+    /// does not touch. Its slices no longer forbid filling.
+    pub fn pad_over(&mut self) {
+        let end = self.filled.next_multiple_of(ALIGN);
+        if end > self.filled {
+            if self.mem.padded.load(Ordering::Acquire) == 0 {
+                self.zero(self.filled..end);
+            }
+            self.filled = end;
+            self.frozen = end;
+        }
+    }
+
+    fn zero(&mut self, range: Range<usize>) {
+        debug_assert!(range.end <= BLOCK_BYTES);
+        // SAFETY: the range is within the block and behind every frozen byte; callers checked that no padded slice shares it.
+        unsafe { std::ptr::write_bytes(self.mem.start.add(range.start), 0, range.len()) };
+    }
+
+    fn assert_not_under_write(&self) {
+        let clear = self.filled >= self.padded_end || self.mem.padded.load(Ordering::Acquire) == 0;
+        assert!(clear, "block filled further while under write");
+    }
+}
+
+impl std::fmt::Debug for Block {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Block({} filled, {} frozen)", self.filled, self.frozen)
+    }
+}
+
+/// A shared, immutable range of a block. Keeps the block from being reused.
+pub struct BlockSlice {
+    mem: Arc<BlockMem>,
+    start: usize,
+    len: usize,
+    padded: bool,
+}
+
+impl BlockSlice {
+    /// A part of this slice.
+    pub fn sub(&self, range: Range<usize>) -> BlockSlice {
+        assert!(range.start <= range.end && range.end <= self.len);
+        if self.padded {
+            self.mem.padded.fetch_add(1, Ordering::Relaxed);
+        }
+        BlockSlice {
+            mem: self.mem.clone(),
+            start: self.start + range.start,
+            len: range.len(),
+            padded: self.padded,
+        }
+    }
+
+    /// The number of the pool slice that holds it: the index of a registered buffer.
+    pub fn region_index(&self) -> u16 {
+        self.mem.region.index
+    }
+}
+
+impl Clone for BlockSlice {
+    fn clone(&self) -> BlockSlice {
+        self.sub(0..self.len)
+    }
+}
+
+impl Deref for BlockSlice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the range is frozen (or zero padding that cannot be filled while this lives) and the block is kept alive.
+        unsafe { std::slice::from_raw_parts(self.mem.start.add(self.start), self.len) }
+    }
+}
+
+impl Drop for BlockSlice {
+    fn drop(&mut self) {
+        if self.padded {
+            self.mem.padded.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+impl std::fmt::Debug for BlockSlice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BlockSlice({} bytes)", self.len)
+    }
+}
+
+/// Receive buffers that the kernel picks from. Belongs to one shard's thread.
+pub struct RecvPool {
+    shared: Rc<RecvShared>,
+}
+
+struct RecvShared {
+    region: Region,
+    /// Buffers whose bytes were consumed, to be handed to the kernel again.
+    returned: RefCell<Vec<u16>>,
+}
+
+impl RecvPool {
+    /// `count` buffers of [`RECV_BUF_BYTES`], all of them in `take_returned` at first.
+    pub fn new(count: u16) -> Option<RecvPool> {
+        let region = Region::map(usize::from(count) * RECV_BUF_BYTES, 0)?;
+        Some(RecvPool { shared: Rc::new(RecvShared { region, returned: RefCell::new((0..count).collect()) }) })
+    }
+
+    /// Buffers that the driver owns again.
+    pub fn take_returned(&mut self) -> Vec<u16> {
+        std::mem::take(&mut *self.shared.returned.borrow_mut())
+    }
+
+    /// Address of buffer `id`, for handing it to the kernel.
+    pub fn address(&self, id: u16) -> *mut u8 {
+        let at = usize::from(id) * RECV_BUF_BYTES;
+        assert!(at + RECV_BUF_BYTES <= self.shared.region.len);
+        // SAFETY: the offset was just checked against the region's length.
+        unsafe { self.shared.region.start.add(at) }
+    }
+
+    /// Buffer `id` with the `len` bytes that the kernel put there. The driver must own `id` no more until it is returned.
+    pub fn filled(&self, id: u16, len: usize) -> RecvBuf {
+        assert!(len <= RECV_BUF_BYTES && (usize::from(id) + 1) * RECV_BUF_BYTES <= self.shared.region.len);
+        RecvBuf(RecvBytes::Pooled { shared: self.shared.clone(), id, len })
+    }
+}
+
+/// Bytes that came from a connection. Dropping it hands the buffer back, so parse and drop.
+pub struct RecvBuf(RecvBytes);
+
+enum RecvBytes {
+    Pooled { shared: Rc<RecvShared>, id: u16, len: usize },
+    Owned(Vec<u8>),
+}
+
+impl RecvBuf {
+    /// A piece that a driver without receive buffers read into memory of its own.
+    pub fn owned(bytes: Vec<u8>) -> RecvBuf {
+        RecvBuf(RecvBytes::Owned(bytes))
+    }
+}
+
+impl Deref for RecvBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            RecvBytes::Owned(bytes) => bytes,
+            RecvBytes::Pooled { shared, id, len } => {
+                // SAFETY: `filled` checked the bounds; the kernel does not own this buffer until `drop` returns it.
+                unsafe {
+                    std::slice::from_raw_parts(shared.region.start.add(usize::from(*id) * RECV_BUF_BYTES), *len)
+                }
+            }
+        }
+    }
+}
+
+impl Drop for RecvBuf {
+    fn drop(&mut self) {
+        if let RecvBytes::Pooled { shared, id, .. } = &self.0 {
+            shared.returned.borrow_mut().push(*id);
+        }
+    }
+}
+
+impl std::fmt::Debug for RecvBuf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RecvBuf({} bytes)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block() -> (Pool, Block) {
+        let mut pool = Pool::new(4 * BLOCK_BYTES);
+        pool.grow().expect("memory for four blocks");
+        let block = pool.take().expect("a block");
+        (pool, block)
+    }
+
+    #[test]
+    fn a_block_is_free_again_when_its_last_slice_is_dropped() {
+        let (mut pool, mut block) = block();
+        block.append(b"records");
+        let slice = block.slice(0..7);
+        drop(block);
+        assert_eq!(pool.available(), 3);
+        assert_eq!(&*slice, b"records");
+        drop(slice);
+        assert_eq!(pool.available(), 4);
+    }
+
+    #[test]
+    #[should_panic(expected = "under write")]
+    fn filling_a_block_under_write_is_refused() {
+        let (_pool, mut block) = block();
+        block.append(b"records");
+        let _in_flight = block.slice_padded(0);
+        block.append(b"more");
+    }
+
+    #[test]
+    fn behind_a_write_in_flight_the_next_bytes_start_on_the_boundary() {
+        let (_pool, mut block) = block();
+        block.append(b"records");
+        let in_flight = block.slice_padded(0);
+        block.pad_over();
+        block.append(b"mo");
+        block.append(b"re");
+        assert_eq!(in_flight.len(), ALIGN);
+        assert_eq!(&in_flight[..8], b"records\0");
+        assert_eq!(&block.as_slice()[ALIGN..], b"more");
+    }
+
+    #[test]
+    fn after_the_write_the_partial_block_continues() {
+        let (_pool, mut block) = block();
+        block.append(b"records");
+        drop(block.slice_padded(0));
+        block.append(b"more");
+        assert_eq!(&*block.slice_padded(0), [b"recordsmore".as_slice(), &[0; ALIGN - 11]].concat());
+    }
+
+    #[test]
+    #[should_panic(expected = "frozen")]
+    fn frozen_bytes_cannot_be_patched() {
+        let (_pool, mut block) = block();
+        block.append(b"records");
+        let _shared = block.slice(0..4);
+        block.patch(0, b"R");
+    }
+
+    #[test]
+    fn a_receive_buffer_returns_on_drop() {
+        let mut pool = RecvPool::new(2).expect("memory");
+        assert_eq!(pool.take_returned(), vec![0, 1]);
+        let buf = pool.filled(1, 10);
+        assert!(pool.take_returned().is_empty());
+        drop(buf);
+        assert_eq!(pool.take_returned(), vec![1]);
+    }
+}

@@ -1,0 +1,451 @@
+//! L3, the io seam: operations in, completions out. The only room with unsafe code, and the only one that names `libc` or
+//! `io-uring`. Each shard owns one [`Io`] on its own thread; nothing here knows partitions, requests or Kafka.
+//!
+//! # The contract
+//! The layers above are plain synchronous state machines. They [`push`](Io::push) an [`Op`] with a [`Token`] of their own making
+//! and later find a [`Done`] with that token in what [`turn`](Io::turn) returns. There are no callbacks, no futures and no
+//! wakers: a completion is an event, and the shard's loop is the executor. (Why not futures: the state machines must run in the
+//! simulator as they are, and a borrow that cannot live across a wait cannot be held across one.)
+//!
+//! - **Every operation completes.** Each pushed op posts at least one `Done`. `Accept` and `Recv` are multishot: they post
+//!   `Done`s with `more == true` and end with one that has `more == false` (error, peer closed, cancelled, out of buffers).
+//!   Whoever wants more pushes the op again; that must be done after `Errno::NOBUFS`.
+//! - **Order is not promised** between operations, except that the data of one connection's `Recv` arrives in stream order.
+//!   One `Send` per connection may be in flight: a second may overtake the rest of a short first one. The seam asserts it.
+//! - **Short results are normal**: a `Read`, `Write` or `Send` may do less than asked. `Done::result` says how much. A short write
+//!   is not a durable write, whatever its [`WriteSync`] says.
+//! - **Ownership**: a buffer given to an op belongs to it until its `Done`, which hands it back. Dropping the `Io` waits for, or
+//!   cancels and reaps, everything in flight before any memory is freed.
+//! - **A flush covers what it saw.** [`Op::Flush`] makes durable the writes of that file whose `Done` was returned by `turn` before
+//!   the flush was pushed. A write with [`WriteSync::Dsync`] makes itself durable, and the writes whose `Done` was returned
+//!   before it was pushed, nothing else. Whether one flush also covers other files of the same device is an implementation fact of
+//!   some file systems, see [`StorageCaps::shared_flush`].
+//! - **Directory entries are volatile** until [`Op::SyncDir`] on their directory completes: creation, rename and removal alike.
+//! - File positions, lengths and buffers of `Read`, `Write` and `Allocate` are multiples of [`ALIGN`](crate::base::limits::ALIGN).
+//! - Blocking calls ([`Io::list_dir`], [`Io::wait`], ...) are for start-up and for tools, before the first connection is accepted.
+//!
+//! # The fault model, which every layer above must survive and the `sim` driver produces
+//! | part | may happen | relied on |
+//! |---|---|---|
+//! | disk | loses unflushed writes in any subset and order; tears a write at 512 B; EIO on read, write or flush; stalls; fills up; rots; a killed process's write lands late | a flush that reports success keeps what completed before it began; a sector rewritten with identical bytes keeps them |
+//! | network | delay, reset, split at every byte, one-way partition, peers that never read, hostile bytes | bytes that arrive are in order |
+//! | clock | the wall clock jumps and steps back; the monotonic clock may run 10 % fast or slow | the monotonic clock never goes back |
+//! | process | SIGKILL, SIGSTOP for minutes, two starts on one directory | no arbitrary memory corruption |
+//!
+//! # Drivers
+//! `uring` is production: one ring per shard. `sim` is the same seam in memory, on one seed. Both pass the conformance
+//! suite (`tests/it/conformance.rs`); a further driver has to pass it too.
+//!
+//! # Non-obvious
+//! - `Token` is opaque here. Drivers keep their own in-flight slots, so a stale completion can never reach a new owner.
+//! - Pushing does not enter the kernel: ops leave at the next `turn`, all together.
+//! - `Token`s of cancelled `Recv`s still complete; a connection may be reused only after its last `Done`.
+
+pub mod buffer;
+pub mod sim;
+pub mod uring;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use buffer::{Block, BlockSlice, Pool, RecvBuf};
+
+/// The caller's name for an operation, handed back in its [`Done`]. The layers above encode kind, slot and generation in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// An open file of this driver. Never reused within one `Io` while an operation of the old file is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId(pub u32);
+
+/// A connection of this driver, with the same rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnId(pub u32);
+
+/// A listening socket of this driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub u32);
+
+/// Monotonic nanoseconds since an arbitrary start. Never goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mono(pub u64);
+
+impl Mono {
+    pub fn plus_ms(self, ms: u64) -> Mono {
+        Mono(self.0.saturating_add(ms.saturating_mul(1_000_000)))
+    }
+
+    pub fn since_ms(self, earlier: Mono) -> u64 {
+        self.0.saturating_sub(earlier.0) / 1_000_000
+    }
+}
+
+/// A kernel error number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    pub const NOENT: Errno = Errno(2);
+    pub const IO: Errno = Errno(5);
+    pub const AGAIN: Errno = Errno(11);
+    pub const NOMEM: Errno = Errno(12);
+    pub const ACCES: Errno = Errno(13);
+    pub const EXIST: Errno = Errno(17);
+    pub const INVAL: Errno = Errno(22);
+    pub const NOSPC: Errno = Errno(28);
+    pub const ROFS: Errno = Errno(30);
+    pub const PIPE: Errno = Errno(32);
+    pub const ADDRINUSE: Errno = Errno(98);
+    pub const CONNRESET: Errno = Errno(104);
+    pub const NOBUFS: Errno = Errno(105);
+    pub const CANCELED: Errno = Errno(125);
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&std::io::Error::from_raw_os_error(self.0), f)
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Errno({}: {self})", self.0)
+    }
+}
+
+impl std::error::Error for Errno {}
+
+/// How a file is opened. All files are opened for direct I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Existing file, reading only.
+    Read,
+    /// Existing file, reading and writing.
+    Write,
+    /// New file, reading and writing; `Errno::EXIST` if it is there.
+    Create,
+    /// As `Create`, but an existing file is emptied: for temporary files that are renamed into place.
+    Replace,
+}
+
+/// What a completed write means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteSync {
+    /// The bytes left the process; they survive its death, not the machine's.
+    No,
+    /// `RWF_DSYNC`: when it completes at full length, this write is durable.
+    Dsync,
+}
+
+/// One operation. Buffers inside are owned by it until its [`Done`].
+#[derive(Debug)]
+pub enum Op {
+    OpenFile {
+        path: PathBuf,
+        mode: OpenMode,
+    },
+    CloseFile {
+        file: FileId,
+    },
+    /// Reserves disk space (`fallocate`) and extends the file's length over it; the bytes read as zeros.
+    Allocate {
+        file: FileId,
+        offset: u64,
+        len: u64,
+    },
+    Write {
+        file: FileId,
+        offset: u64,
+        data: BlockSlice,
+        sync: WriteSync,
+    },
+    /// Reads into `into[at..at + len]`; `Done` hands the block back. Fewer bytes than asked mean the end of the file.
+    Read {
+        file: FileId,
+        offset: u64,
+        into: Block,
+        at: u32,
+        len: u32,
+    },
+    /// `fdatasync` of one file.
+    Flush {
+        file: FileId,
+    },
+    Truncate {
+        file: FileId,
+        len: u64,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    RemoveFile {
+        path: PathBuf,
+    },
+    /// Creates one directory; `Errno::EXIST` if it is there.
+    MakeDir {
+        path: PathBuf,
+    },
+    /// Removes one empty directory.
+    RemoveDir {
+        path: PathBuf,
+    },
+    /// Makes the entries of a directory durable.
+    SyncDir {
+        path: PathBuf,
+    },
+    /// Multishot: one `Done` with [`Payload::Accepted`] for each connection.
+    Accept {
+        listener: ListenerId,
+    },
+    /// Multishot: one `Done` with [`Payload::Received`] for each piece; result 0 without payload is the peer's end of stream.
+    Recv {
+        conn: ConnId,
+    },
+    /// Ends the `Recv` of that connection early; the `Recv` completes with `Errno::CANCELED` or what it had.
+    CancelRecv {
+        conn: ConnId,
+    },
+    /// Sends the chain from its current position; `Done` hands it back with its position unchanged.
+    Send {
+        conn: ConnId,
+        chain: SendChain,
+    },
+    /// Shuts the connection down and closes it: its `Recv` and `Send` in flight complete first (with an error), then this one.
+    CloseConn {
+        conn: ConnId,
+    },
+}
+
+/// One completion.
+#[derive(Debug)]
+pub struct Done {
+    pub token: Token,
+    /// Bytes done where the op moves bytes, else 0.
+    pub result: Result<u32, Errno>,
+    /// More completions of the same multishot op will follow.
+    pub more: bool,
+    pub payload: Payload,
+}
+
+/// What a completion hands over or back.
+#[derive(Debug)]
+pub enum Payload {
+    None,
+    Opened(FileId),
+    /// The block of a `Read`, also when it failed.
+    Read(Block),
+    /// The bytes of a `Write`, also when it failed or was short: what is missing can be written again.
+    Written(BlockSlice),
+    Accepted {
+        conn: ConnId,
+        peer: SocketAddr,
+    },
+    Received(RecvBuf),
+    Sent(SendChain),
+}
+
+/// One piece of what is sent.
+#[derive(Debug)]
+pub enum SendPart {
+    /// Bytes made for this response: headers, metadata, gathered small runs.
+    Bytes(Vec<u8>),
+    /// Record bytes in a pooled block, pinned until sent.
+    Block(BlockSlice),
+}
+
+impl SendPart {
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            SendPart::Bytes(bytes) => bytes,
+            SendPart::Block(slice) => slice,
+        }
+    }
+}
+
+/// A sequence of parts and how far it has been sent. May hold more parts than one system call takes: a short send follows.
+#[derive(Debug, Default)]
+pub struct SendChain {
+    parts: Vec<SendPart>,
+    /// Part that is next, and bytes of it that are sent already.
+    next: usize,
+    within: usize,
+}
+
+impl SendChain {
+    pub fn push(&mut self, part: SendPart) {
+        if !part.as_slice().is_empty() {
+            self.parts.push(part);
+        }
+    }
+
+    /// Bytes not yet sent.
+    pub fn remaining(&self) -> usize {
+        self.parts[self.next..].iter().map(|p| p.as_slice().len()).sum::<usize>() - self.within
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.next == self.parts.len()
+    }
+
+    /// Marks `bytes` more as sent and drops the parts that are wholly sent, which unpins their blocks.
+    pub fn advance(&mut self, bytes: usize) {
+        let mut left = bytes;
+        while left > 0 {
+            let len = self.parts[self.next].as_slice().len() - self.within;
+            if left < len {
+                self.within += left;
+                return;
+            }
+            left -= len;
+            self.within = 0;
+            self.parts[self.next] = SendPart::Bytes(Vec::new());
+            self.next += 1;
+        }
+    }
+
+    /// The unsent slices, at most `max` of them.
+    pub fn slices(&self, max: usize) -> impl Iterator<Item = &[u8]> {
+        let within = self.within;
+        self.parts[self.next..]
+            .iter()
+            .take(max)
+            .enumerate()
+            .map(move |(i, part)| &part.as_slice()[if i == 0 { within } else { 0 }..])
+    }
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DirEntry {
+    pub name: String,
+    pub is_dir: bool,
+    /// File length in bytes; 0 for a directory.
+    pub len: u64,
+}
+
+/// What the storage under a directory can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageCaps {
+    /// Device number; equal numbers share a device.
+    pub device: u64,
+    /// Name of the file system type, as in `ext4`.
+    pub file_system: String,
+    /// Direct I/O works at 4096-byte alignment.
+    pub direct: bool,
+    /// A flush of one file, whose extents are all written, flushes the device's cache for every file: ext4 and XFS.
+    pub shared_flush: bool,
+    /// Why `durable` cannot be promised here (tmpfs, overlay, network file systems), or none.
+    pub not_durable: Option<&'static str>,
+}
+
+/// Free and total bytes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    pub free: u64,
+    pub total: u64,
+}
+
+/// Why a data directory could not be locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockError {
+    /// Another process holds it: its pid, if the lock file tells.
+    Held(Option<u32>),
+    Failed(Errno),
+}
+
+/// Whether a turn may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Submit and reap what is there.
+    No,
+    /// Sleep until a completion, a wake-up, or this time.
+    Until(Mono),
+    /// Sleep until a completion or a wake-up.
+    Forever,
+}
+
+/// One shard's access to the outside world. A closed enum: the layers above name no driver.
+pub enum Io {
+    Uring(Box<uring::Uring>),
+    Sim(Box<sim::SimIo>),
+}
+
+macro_rules! each_driver {
+    ($self:ident, $driver:ident => $body:expr) => {
+        match $self {
+            Io::Uring($driver) => $body,
+            Io::Sim($driver) => $body,
+        }
+    };
+}
+
+impl Io {
+    /// Queues an operation. It leaves at the next [`Io::turn`].
+    pub fn push(&mut self, op: Op, token: Token) {
+        each_driver!(self, io => io.push(op, token))
+    }
+
+    /// Submits what is queued, waits as `wait` allows, and appends at most
+    /// [`COMPLETIONS_PER_TURN_MAX`](crate::base::limits::COMPLETIONS_PER_TURN_MAX) completions to `out`.
+    pub fn turn(&mut self, wait: Wait, out: &mut Vec<Done>) {
+        each_driver!(self, io => io.turn(wait, out))
+    }
+
+    /// The monotonic clock.
+    pub fn now(&self) -> Mono {
+        each_driver!(self, io => io.now())
+    }
+
+    /// The wall clock, in milliseconds since 1970. May jump and step back.
+    pub fn wall_ms(&self) -> i64 {
+        each_driver!(self, io => io.wall_ms())
+    }
+
+    /// Random bytes for ids; from the seed under `sim`.
+    pub fn random(&mut self, bytes: &mut [u8]) {
+        each_driver!(self, io => io.random(bytes))
+    }
+
+    /// The shard's blocks.
+    pub fn pool(&mut self) -> &mut Pool {
+        each_driver!(self, io => io.pool())
+    }
+
+    /// Maps, prefaults and registers one more slice of the pool; false at its budget. For idle turns and for need.
+    pub fn grow_pool(&mut self) -> bool {
+        each_driver!(self, io => io.grow_pool())
+    }
+
+    /// Opens a listening socket; port 0 takes a free one. Returns the address in effect.
+    pub fn listen(&mut self, addr: SocketAddr) -> Result<(ListenerId, SocketAddr), Errno> {
+        each_driver!(self, io => io.listen(addr))
+    }
+
+    /// The entries of a directory, sorted by name. Blocks; for start-up.
+    pub fn list_dir(&mut self, path: &Path) -> Result<Vec<DirEntry>, Errno> {
+        each_driver!(self, io => io.list_dir(path))
+    }
+
+    /// What the storage under an existing directory can do. Blocks; for start-up.
+    pub fn storage_caps(&mut self, path: &Path) -> Result<StorageCaps, Errno> {
+        each_driver!(self, io => io.storage_caps(path))
+    }
+
+    /// Free space of the file system of an existing directory. Fast enough to ask now and then while serving.
+    pub fn disk_space(&mut self, path: &Path) -> Result<DiskSpace, Errno> {
+        each_driver!(self, io => io.disk_space(path))
+    }
+
+    /// Locks `dir` for this process until the `Io` is gone and every operation of it has ended. Refuses at once while the
+    /// recorded process lives, else waits up to 10 s for what a killed predecessor left in flight.
+    pub fn lock_dir(&mut self, dir: &Path) -> Result<(), LockError> {
+        each_driver!(self, io => io.lock_dir(dir))
+    }
+
+    /// Runs one file operation to its end, keeping other completions for the next turn. Blocks; for start-up and tools.
+    pub fn wait(&mut self, op: Op) -> Done {
+        each_driver!(self, io => io.wait(op))
+    }
+}
