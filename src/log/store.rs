@@ -184,13 +184,6 @@ pub struct SegmentDescription {
     pub max_timestamp_ms: i64,
 }
 
-/// The largest record timestamp of a log, and the first offset of the batch that holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MaxTimestamp {
-    pub timestamp_ms: i64,
-    pub batch_offset: Offset,
-}
-
 /// Whole record batches, ready to be sent: pinned slices without the group headers between them.
 #[derive(Default)]
 pub struct Records {
@@ -318,23 +311,46 @@ impl Store {
     }
 
     /// Checks and cuts what a [`ColdRead`] brought: one block per length, each filled with the bytes that were read. To be called for
-    /// every `ColdRead`, also with the error of a failed one and when nobody waits any more: it holds its file open.
+    /// every `ColdRead`, also with the error of a failed one (or [`Store::drop_read`]): it holds its file open. Fewer blocks than lengths are
+    /// as good: a prefix.
     pub fn finish_read(&mut self, read: ColdRead, blocks: Result<Vec<Block>, Errno>) -> ReadPlan {
         let _ = (read, blocks);
         ReadPlan::Empty
     }
 
-    /// For ListOffsets: an offset at or before the first record whose timestamp is at least `timestamp_ms`, to read on from; none if no
-    /// segment holds such a record. Batch headers may lie about timestamps, so the caller reads on until a record fits.
-    pub fn plan_timestamp(&self, slot: LogSlot, timestamp_ms: i64) -> Option<Offset> {
+    /// Gives up a [`ColdRead`] whose reads were not made, or whose answer nobody wants.
+    pub fn drop_read(&mut self, read: ColdRead) {
+        let _ = read;
+    }
+
+    /// A block for a cold read: free, or evicted from the tail cache. None: grow the pool, or wait.
+    pub fn take_block(&mut self, pool: &mut Pool) -> Option<Block> {
+        pool.take()
+    }
+
+    /// Whether `bytes` of batches for `parts` logs could be staged now. Evicts from the tail cache to make it so.
+    pub fn room_for(&mut self, pool: &mut Pool, bytes: usize, parts: usize) -> bool {
+        let _ = (pool, bytes, parts);
+        true
+    }
+
+    /// For ListOffsets: an offset at or before the first record whose timestamp is at least `timestamp_ms`, to walk on from; none if no
+    /// batch claims such a timestamp. Headers of compressed batches may claim too much, so the walk may have to pass several.
+    pub fn timestamp_start(&mut self, slot: LogSlot, timestamp_ms: i64) -> Option<Offset> {
         let _ = (slot, timestamp_ms);
         None
     }
 
-    /// For ListOffsets -3; none for an empty log.
-    pub fn max_timestamp(&self, slot: LogSlot) -> Option<MaxTimestamp> {
+    /// For ListOffsets -3: base offset of the batch that claims the largest timestamp; none for an empty log.
+    pub fn max_timestamp_start(&mut self, slot: LogSlot) -> Option<Offset> {
         let _ = slot;
         None
+    }
+
+    /// The leader epoch under which the record at `offset` was or will be appended.
+    pub fn epoch_at(&self, slot: LogSlot, offset: Offset) -> LeaderEpoch {
+        let _ = (slot, offset);
+        LeaderEpoch::NONE
     }
 
     /// The offsets of the log; all zero for a log that was deleted.
