@@ -2,6 +2,8 @@
 pub mod checkpoint;
 pub mod epochs;
 pub mod format;
+pub mod index;
+pub mod producers;
 pub mod replace;
 pub mod store;
 
