@@ -2,3 +2,4 @@
 pub mod base;
 pub mod io;
 pub mod log;
+pub mod router;
