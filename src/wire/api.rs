@@ -3,6 +3,8 @@
 
 use crate::base::limits::{COLD_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::wire::error::{WireError, codes};
+use crate::wire::frame;
+use crate::wire::primitive::{put_length, put_no_tags, put_string, put_varint};
 
 /// Who parses an API's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,15 +195,9 @@ pub fn write_versions_response(
     features: &Features<'_>,
 ) {
     let flexible = ApiKey::ApiVersions.is_flexible(version);
-    let start = out.len();
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&correlation_id.to_be_bytes());
+    let start = frame::begin_response(out, ApiKey::ApiVersions, version, correlation_id);
     out.extend_from_slice(&error_code.to_be_bytes());
-    if flexible {
-        put_compact_len(out, TABLE.len());
-    } else {
-        out.extend_from_slice(&(TABLE.len() as i32).to_be_bytes());
-    }
+    put_length(out, flexible, TABLE.len());
     for row in TABLE {
         put_range(out, row, flexible);
     }
@@ -211,19 +207,17 @@ pub fn write_versions_response(
     if flexible {
         put_features(out, version, features);
     }
-    close_frame(out, start);
+    frame::end_response(out, start, 0);
 }
 
 /// Appends the answer to an ApiVersions request of a version that we do not know: body of version 0, error 35, and the range of
 /// ApiVersions itself, from which the client picks a version that works (KIP-511). Apache Kafka lists only that one too.
 pub fn write_versions_unsupported(out: &mut Vec<u8>, correlation_id: i32) {
-    let start = out.len();
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&correlation_id.to_be_bytes());
+    let start = frame::begin_response(out, ApiKey::ApiVersions, 0, correlation_id);
     out.extend_from_slice(&codes::UNSUPPORTED_VERSION.to_be_bytes());
     out.extend_from_slice(&1i32.to_be_bytes());
     put_range(out, ApiKey::ApiVersions.row(), false);
-    close_frame(out, start);
+    frame::end_response(out, start, 0);
 }
 
 /// The rule of KIP-511 for client software name and version in ApiVersions 3+: `[a-zA-Z0-9]([a-zA-Z0-9\-.]*[a-zA-Z0-9])?`.
@@ -243,9 +237,7 @@ fn put_range(out: &mut Vec<u8>, row: &Api, flexible: bool) {
     out.extend_from_slice(&row.key.wire().to_be_bytes());
     out.extend_from_slice(&row.advertised_min.to_be_bytes());
     out.extend_from_slice(&row.max.to_be_bytes());
-    if flexible {
-        out.push(0);
-    }
+    put_no_tags(out, flexible);
 }
 
 /// The tagged fields behind the body: 0 supported, 1 epoch, 2 finalized. A field at its default is left out, as Kafka does.
@@ -271,10 +263,9 @@ fn put_features(out: &mut Vec<u8>, version: i16, features: &Features<'_>) {
 
 fn put_feature_tag(out: &mut Vec<u8>, tag: u32, list: &[Feature], levels: fn(&Feature) -> [i16; 2]) {
     let mut body = Vec::new();
-    put_compact_len(&mut body, list.len());
+    put_length(&mut body, true, list.len());
     for feature in list {
-        put_compact_len(&mut body, feature.name.len());
-        body.extend_from_slice(feature.name.as_bytes());
+        put_string(&mut body, true, Some(feature.name));
         for level in levels(feature) {
             body.extend_from_slice(&level.to_be_bytes());
         }
@@ -283,24 +274,6 @@ fn put_feature_tag(out: &mut Vec<u8>, tag: u32, list: &[Feature], levels: fn(&Fe
     put_varint(out, tag);
     put_varint(out, body.len() as u32);
     out.extend_from_slice(&body);
-}
-
-/// Compact length: one more than the number, so that 0 can mean null.
-fn put_compact_len(out: &mut Vec<u8>, len: usize) {
-    put_varint(out, len as u32 + 1);
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn close_frame(out: &mut [u8], start: usize) {
-    let len = (out.len() - start - 4) as i32;
-    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
 }
 
 const _: () = {

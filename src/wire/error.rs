@@ -252,7 +252,9 @@ impl fmt::Display for WireError {
                 write!(f, "{} version {version} is not served", api.name())
             }
             WireError::Truncated { at } => write!(f, "message ends inside a field at byte {at}"),
-            WireError::Oversized { at } => write!(f, "count or length at byte {at} exceeds the message or a limit"),
+            WireError::Oversized { at } => {
+                write!(f, "count or length at byte {at} exceeds the message or a limit")
+            }
             WireError::Malformed { at, what } => write!(f, "malformed {what} at byte {at}"),
             WireError::TrailingBytes { at } => write!(f, "bytes left over behind the message at byte {at}"),
             WireError::Decode(what) => write!(f, "cannot decode: {what}"),

@@ -16,6 +16,9 @@
 
 pub mod api;
 pub mod error;
+pub mod frame;
+pub mod msg;
+pub mod primitive;
 
 #[cfg(test)]
 mod tests;
