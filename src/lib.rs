@@ -67,3 +67,4 @@ pub mod base;
 pub mod io;
 pub mod log;
 pub mod router;
+pub mod wire;
