@@ -237,8 +237,8 @@ impl Shard {
         self.store.set_disk_free(bytes);
     }
 
-    /// Refuses new work, flushes everything; ends with [`Notice::Stopped`].
-    pub fn begin_stop(&mut self, cx: &mut Cx<'_>) {
+    /// Answers every long poll with what there is: the broker is about to stop.
+    pub fn begin_drain(&mut self, cx: &mut Cx<'_>) {
         let fetches: Vec<ParkedId> = self
             .parked
             .iter()
@@ -248,7 +248,16 @@ impl Shard {
         for id in fetches {
             self.finish_fetch_now(id, cx);
         }
+    }
+
+    /// Flushes everything and leaves clean-stop records; ends with [`Notice::Stopped`].
+    pub fn begin_stop(&mut self) {
         self.store.begin_stop();
+    }
+
+    /// Staging memory for `bytes` more: without it the server leaves the request in the socket.
+    pub fn room_for(&mut self, bytes: usize, cx: &mut Cx<'_>) -> bool {
+        self.store.room_for(cx.pool, bytes, 1)
     }
 
     pub fn bounds(&self, key: &PartitionKey) -> Option<Bounds> {
