@@ -2,3 +2,6 @@
 
 mod tidy;
 fn main(){}
+//! The one integration test binary: a new suite is a module of it.
+
+mod conformance;
