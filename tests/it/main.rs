@@ -1,1 +1,3 @@
-fn main() {}
+//! The one integration binary: a new suite is a module of it.
+
+mod tidy;
