@@ -34,7 +34,7 @@
 //!
 //! # Drivers
 //! `uring` is production: one ring per shard. `sim` is the same seam in memory, on one seed. Both pass the conformance
-//! suite (`tests/it/conformance.rs`); a further driver has to pass it too.
+//! suite (`tests/it/conformance/`); a further driver has to pass it too.
 //!
 //! # Non-obvious
 //! - `Token` is opaque here. Drivers keep their own in-flight slots, so a stale completion can never reach a new owner.
