@@ -1,1 +1,4 @@
-fn main(){}
+//! The one integration binary: a new suite is a module of it.
+
+mod conformance;
+mod tidy;
