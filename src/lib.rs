@@ -64,6 +64,7 @@
 //! | zstd | wire |
 
 pub mod base;
+pub mod config;
 pub mod io;
 pub mod wire;
 pub mod log;
