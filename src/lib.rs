@@ -65,3 +65,4 @@
 
 pub mod base;
 pub mod io;
+pub mod wire;
