@@ -66,3 +66,4 @@
 pub mod base;
 pub mod io;
 pub mod wire;
+pub mod client;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::wire::codec::Codec;
+
 /// What a producer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acks {
@@ -38,29 +40,6 @@ impl Acks {
     }
 }
 
-/// How record batches are compressed; the number is the one in the batch's attributes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
-    None = 0,
-    Gzip = 1,
-    Snappy = 2,
-    Lz4 = 3,
-    Zstd = 4,
-}
-
-impl Compression {
-    pub fn parse(text: &str) -> Option<Compression> {
-        match text {
-            "none" => Some(Compression::None),
-            "gzip" => Some(Compression::Gzip),
-            "snappy" => Some(Compression::Snappy),
-            "lz4" => Some(Compression::Lz4),
-            "zstd" => Some(Compression::Zstd),
-            _ => None,
-        }
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `host:port` of brokers to begin with.
@@ -75,7 +54,7 @@ pub struct Settings {
     pub retry_backoff: Duration,
     pub acks: Acks,
     pub idempotent: bool,
-    pub compression: Compression,
+    pub compression: Codec,
     pub batch_bytes: usize,
     pub linger: Duration,
     pub in_flight: usize,
@@ -83,7 +62,6 @@ pub struct Settings {
     pub fetch_max_bytes: i32,
     pub fetch_partition_bytes: i32,
     pub fetch_max_wait: Duration,
-    pub read_committed: bool,
     pub auto_create: bool,
 }
 
@@ -107,7 +85,7 @@ impl Default for Settings {
             retry_backoff: Duration::from_millis(50),
             acks: Acks::All,
             idempotent: true,
-            compression: Compression::None,
+            compression: Codec::None,
             batch_bytes: 64 * 1024,
             linger: Duration::from_millis(5),
             in_flight: 5,
@@ -115,7 +93,6 @@ impl Default for Settings {
             fetch_max_bytes: 8 * 1024 * 1024,
             fetch_partition_bytes: 1024 * 1024,
             fetch_max_wait: Duration::from_millis(500),
-            read_committed: false,
             auto_create: true,
         }
     }
@@ -134,13 +111,12 @@ pub const KEYS: &[Key] = &[
     Key { name: "allow.auto.create.topics", doc: "true or false", set: |s, v| { s.auto_create = flag(v)?; Some(()) } },
     Key { name: "batch.size", doc: "bytes of an uncompressed batch, 1 to 16777216", set: |s, v| { s.batch_bytes = number(v, 1, 1 << 24)?; Some(()) } },
     Key { name: "client.id", doc: "name sent with each request", set: |s, v| { s.client_id = v.to_string(); Some(()) } },
-    Key { name: "compression.type", doc: "none, gzip, snappy, lz4 or zstd", set: |s, v| { s.compression = Compression::parse(v)?; Some(()) } },
+    Key { name: "compression.type", doc: "none, gzip, snappy, lz4 or zstd", set: |s, v| { s.compression = Codec::from_name(v)?; Some(()) } },
     Key { name: "delivery.timeout.ms", doc: "a whole operation with its retries", set: |s, v| { s.delivery_timeout = ms(v)?; Some(()) } },
     Key { name: "enable.idempotence", doc: "true or false; needs acks=all", set: |s, v| { s.idempotent = flag(v)?; Some(()) } },
     Key { name: "fetch.max.bytes", doc: "bytes of one fetch, 1 to 134217728", set: |s, v| { s.fetch_max_bytes = number(v, 1, 1 << 27)? as i32; Some(()) } },
     Key { name: "fetch.max.wait.ms", doc: "longest wait of one fetch", set: |s, v| { s.fetch_max_wait = ms(v)?; Some(()) } },
     Key { name: "fetch.min.bytes", doc: "bytes that end the wait of a fetch", set: |s, v| { s.fetch_min_bytes = number(v, 0, 1 << 27)? as i32; Some(()) } },
-    Key { name: "isolation.level", doc: "read_uncommitted or read_committed", set: |s, v| { s.read_committed = isolation(v)?; Some(()) } },
     Key { name: "linger.ms", doc: "wait for a batch to fill", set: |s, v| { s.linger = ms(v)?; Some(()) } },
     Key { name: "max.in.flight.requests.per.connection", doc: "unanswered requests, 1 to 128", set: |s, v| { s.in_flight = number(v, 1, 128)?; Some(()) } },
     Key { name: "max.partition.fetch.bytes", doc: "bytes of one partition in one fetch", set: |s, v| { s.fetch_partition_bytes = number(v, 1, 1 << 27)? as i32; Some(()) } },
@@ -193,14 +169,6 @@ fn ms(text: &str) -> Option<Duration> {
 
 fn flag(text: &str) -> Option<bool> {
     text.parse().ok()
-}
-
-fn isolation(text: &str) -> Option<bool> {
-    match text {
-        "read_committed" => Some(true),
-        "read_uncommitted" => Some(false),
-        _ => None,
-    }
 }
 
 fn number(text: &str, min: usize, max: usize) -> Option<usize> {
