@@ -65,5 +65,7 @@
 
 pub mod base;
 pub mod io;
+pub mod log;
+pub mod router;
 pub mod wire;
 pub mod client;

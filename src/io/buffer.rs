@@ -213,6 +213,11 @@ impl Block {
         unsafe { std::slice::from_raw_parts_mut(self.mem.start, BLOCK_BYTES) }
     }
 
+    /// The number of the pool slice that holds it: the index of a registered buffer.
+    pub fn region_index(&self) -> u16 {
+        self.mem.region.index
+    }
+
     /// Declares the first `filled` bytes written, after something was read into [`Block::as_mut_slice`].
     pub fn set_filled(&mut self, filled: usize) {
         assert!(filled <= BLOCK_BYTES && self.frozen <= filled);
@@ -350,9 +355,10 @@ impl RecvPool {
         })
     }
 
-    /// Buffers that the driver owns again.
-    pub fn take_returned(&mut self) -> Vec<u16> {
-        std::mem::take(&mut *self.shared.returned.borrow_mut())
+    /// Moves the buffers that the driver owns again to the empty `returned`. The two lists trade their memory.
+    pub fn take_returned(&mut self, returned: &mut Vec<u16>) {
+        assert!(returned.is_empty());
+        std::mem::swap(returned, &mut *self.shared.returned.borrow_mut());
     }
 
     /// Address of buffer `id`, for handing it to the kernel.
@@ -484,10 +490,15 @@ mod tests {
     #[test]
     fn a_receive_buffer_returns_on_drop() {
         let mut pool = RecvPool::new(2).expect("memory");
-        assert_eq!(pool.take_returned(), vec![0, 1]);
+        let mut returned = Vec::new();
+        pool.take_returned(&mut returned);
+        assert_eq!(returned, vec![0, 1]);
+        returned.clear();
         let buf = pool.filled(1, 10);
-        assert!(pool.take_returned().is_empty());
+        pool.take_returned(&mut returned);
+        assert!(returned.is_empty());
         drop(buf);
-        assert_eq!(pool.take_returned(), vec![1]);
+        pool.take_returned(&mut returned);
+        assert_eq!(returned, vec![1]);
     }
 }

@@ -1,0 +1,1 @@
+//! Turns: many operations, time, `wait`.

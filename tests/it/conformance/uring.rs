@@ -1,0 +1,1 @@
+//! The `uring` driver under the suite, on real files and loopback sockets.
