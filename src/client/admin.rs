@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::ids::{ProducerEpoch, ProducerId};
 use crate::client::cluster::Cluster;
 use crate::client::error::ClientError;
 use crate::wire::error::codes;
@@ -12,10 +13,10 @@ use crate::wire::msg::describe_configs_request::DescribeConfigsResource;
 use crate::wire::msg::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use crate::wire::msg::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use crate::wire::msg::{
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest, StrBytes,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    ListOffsetsRequest, StrBytes,
 };
-use crate::base::ids::{ProducerEpoch, ProducerId};
 
 /// ListOffsets' names for both ends of a partition.
 pub const LATEST: i64 = -1;
@@ -186,9 +187,12 @@ impl Cluster {
             let mut config = AlterableConfig::default();
             match change {
                 Change::Set { name, value } => {
-                    (config.name, config.value, config.config_operation) = (text(name), Some(text(value)), OPERATION_SET);
+                    (config.name, config.value, config.config_operation) =
+                        (text(name), Some(text(value)), OPERATION_SET);
                 }
-                Change::Delete { name } => (config.name, config.config_operation) = (text(name), OPERATION_DELETE),
+                Change::Delete { name } => {
+                    (config.name, config.config_operation) = (text(name), OPERATION_DELETE)
+                }
             }
             config
         });
@@ -219,26 +223,44 @@ impl Cluster {
         self.retrying(&what, |cluster| {
             let leader = cluster.leader(topic, partition)?;
             let response = cluster.call(leader, &request)?;
-            let result = response.topics.first().and_then(|t| t.partitions.first()).ok_or_else(|| unanswered(&what))?;
+            let result = response
+                .topics
+                .first()
+                .and_then(|t| t.partitions.first())
+                .ok_or_else(|| unanswered(&what))?;
             ClientError::check(result.error_code, what.as_str(), None)?;
             Ok(result.low_watermark)
         })
     }
 
     /// The first offset at or after each timestamp (or [`EARLIEST`], [`LATEST`]), by partition.
-    pub fn list_offsets(&mut self, topic: &str, asked: &[(i32, i64)]) -> Result<BTreeMap<i32, Found>, ClientError> {
+    pub fn list_offsets(
+        &mut self,
+        topic: &str,
+        asked: &[(i32, i64)],
+    ) -> Result<BTreeMap<i32, Found>, ClientError> {
         let what = format!("looking up offsets of topic {topic}");
         self.retrying(&what, |cluster| {
             let mut by_leader: BTreeMap<i32, Vec<(i32, i64)>> = BTreeMap::new();
             for (partition, timestamp) in asked {
-                by_leader.entry(cluster.leader(topic, *partition)?).or_default().push((*partition, *timestamp));
+                by_leader
+                    .entry(cluster.leader(topic, *partition)?)
+                    .or_default()
+                    .push((*partition, *timestamp));
             }
             let mut found = BTreeMap::new();
             for (leader, asked) in by_leader {
                 let response = cluster.call(leader, &offsets_request(topic, &asked))?;
                 for result in response.topics.iter().flat_map(|t| &t.partitions) {
-                    ClientError::check(result.error_code, format!("partition {} of topic {topic}", result.partition_index), None)?;
-                    found.insert(result.partition_index, Found { offset: result.offset, timestamp: result.timestamp });
+                    ClientError::check(
+                        result.error_code,
+                        format!("partition {} of topic {topic}", result.partition_index),
+                        None,
+                    )?;
+                    found.insert(
+                        result.partition_index,
+                        Found { offset: result.offset, timestamp: result.timestamp },
+                    );
                 }
             }
             if asked.iter().any(|(partition, _)| !found.contains_key(partition)) {
@@ -260,7 +282,11 @@ impl Cluster {
     pub fn describe_cluster(&mut self) -> Result<ClusterInfo, ClientError> {
         self.retrying("describing the cluster", |cluster| {
             let response = cluster.call_any(&DescribeClusterRequest::default())?;
-            ClientError::check(response.error_code, "describing the cluster", response.error_message.as_deref())?;
+            ClientError::check(
+                response.error_code,
+                "describing the cluster",
+                response.error_message.as_deref(),
+            )?;
             let brokers = response.brokers.iter().map(|b| (b.broker_id, format!("{}:{}", &*b.host, b.port)));
             Ok(ClusterInfo {
                 cluster_id: response.cluster_id.to_string(),
@@ -294,11 +320,19 @@ fn text(value: &str) -> StrBytes {
 
 /// A topic that was named by the user and is not there: no retry makes it appear.
 fn known(code: i16, topic: &str) -> Result<(), ClientError> {
-    if code == codes::UNKNOWN_TOPIC_OR_PARTITION { Err(ClientError::TopicUnknown { topic: topic.to_string() }) } else { Ok(()) }
+    if code == codes::UNKNOWN_TOPIC_OR_PARTITION {
+        Err(ClientError::TopicUnknown { topic: topic.to_string() })
+    } else {
+        Ok(())
+    }
 }
 
 fn unanswered(what: &str) -> ClientError {
-    ClientError::refused(codes::UNKNOWN_SERVER_ERROR, what, Some("the answer does not mention what was asked"))
+    ClientError::refused(
+        codes::UNKNOWN_SERVER_ERROR,
+        what,
+        Some("the answer does not mention what was asked"),
+    )
 }
 
 fn offsets_request(topic: &str, asked: &[(i32, i64)]) -> ListOffsetsRequest {

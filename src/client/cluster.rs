@@ -133,7 +133,9 @@ impl Cluster {
 
     /// All topics, by name.
     pub fn list_topics(&mut self) -> Result<Vec<Topic>, ClientError> {
-        self.retrying("listing topics", |cluster| cluster.refresh(None).map(|()| cluster.topics.values().cloned().collect()))
+        self.retrying("listing topics", |cluster| {
+            cluster.refresh(None).map(|()| cluster.topics.values().cloned().collect())
+        })
     }
 
     /// One topic with a leader for every partition; asks the broker if it is not known yet. Created by the asking where the
@@ -146,10 +148,12 @@ impl Cluster {
         if !self.topics.contains_key(name) {
             self.refresh(Some(name))?;
         }
-        let unknown = || ClientError::refused(codes::UNKNOWN_TOPIC_OR_PARTITION, format!("topic {name}"), None);
+        let unknown =
+            || ClientError::refused(codes::UNKNOWN_TOPIC_OR_PARTITION, format!("topic {name}"), None);
         let topic = self.topics.get(name).ok_or_else(unknown)?;
         if let Some(partition) = topic.partitions.iter().find(|p| p.leader < 0) {
-            let code = if partition.error_code == 0 { codes::LEADER_NOT_AVAILABLE } else { partition.error_code };
+            let code =
+                if partition.error_code == 0 { codes::LEADER_NOT_AVAILABLE } else { partition.error_code };
             ClientError::check(code, format!("partition {} of topic {name}", partition.index), None)?;
         }
         Ok(topic.clone())
@@ -207,7 +211,8 @@ impl Cluster {
     fn open(&self, id: i32) -> Result<Connection, ClientError> {
         let gone = || ClientError::refused(codes::BROKER_NOT_AVAILABLE, format!("broker {id}"), None);
         let broker = self.brokers.get(&id).ok_or_else(gone)?;
-        Connection::open(&broker.address, &self.settings).map_err(|error| self.blame_advertised(broker, error))
+        Connection::open(&broker.address, &self.settings)
+            .map_err(|error| self.blame_advertised(broker, error))
     }
 
     /// "Bootstrap worked, then nothing" is the best-known first failure of Kafka: say which address is the wrong one.

@@ -142,7 +142,8 @@ impl Connection {
         self.stream.read_exact(&mut prefix)?;
         let claimed = i32::from_be_bytes(prefix);
         let len = usize::try_from(claimed).ok().filter(|len| (4..=RESPONSE_BYTES_MAX).contains(len));
-        let len = len.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("frame length {claimed}")))?;
+        let len =
+            len.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("frame length {claimed}")))?;
         let mut frame = Vec::new();
         let read = (&mut self.stream).take(len as u64).read_to_end(&mut frame)?;
         if read < len {

@@ -117,14 +117,20 @@ impl ClientError {
                 format!("no broker answers at {address}"),
                 why,
                 "nothing listens there, or a firewall is in between",
-                &["corelog serve --dev          (starts a broker on 127.0.0.1:9092)", "-b HOST:PORT                 (another address)"],
+                &[
+                    "corelog serve --dev          (starts a broker on 127.0.0.1:9092)",
+                    "-b HOST:PORT                 (another address)",
+                ],
             ),
             ClientError::AdvertisedUnreachable { bootstrap, advertised, why } => fatal(
                 "advertised-unreachable",
                 format!("{bootstrap} answers, but tells its clients to use {advertised}, which does not"),
                 why,
                 "the broker's advertised.listeners names an address that this machine cannot reach",
-                &[&format!("corelog serve ... -X advertised.listeners=PLAINTEXT://{bootstrap}"), "make the advertised name resolve here (/etc/hosts, DNS)"],
+                &[
+                    &format!("corelog serve ... -X advertised.listeners=PLAINTEXT://{bootstrap}"),
+                    "make the advertised name resolve here (/etc/hosts, DNS)",
+                ],
             ),
             ClientError::Lost { address, why } => fatal(
                 "connection-lost",
@@ -144,7 +150,9 @@ impl ClientError {
             ClientError::Unsupported { address, api, ours, theirs } => fatal(
                 "api-unsupported",
                 format!("{address} does not serve {api} in a version known here"),
-                &theirs.map_or("not served at all".to_string(), |(min, max)| format!("it serves {min} to {max}, this client {} to {}", ours.0, ours.1)),
+                &theirs.map_or("not served at all".to_string(), |(min, max)| {
+                    format!("it serves {min} to {max}, this client {} to {}", ours.0, ours.1)
+                }),
                 "the two programs are too far apart in age",
                 &["update the older of the two"],
             ),
@@ -180,15 +188,31 @@ fn refused(code: i16, what: &str, message: &str) -> Fatal {
     let (stable, try_first) = match code {
         codes::UNKNOWN_TOPIC_OR_PARTITION => ("topic-unknown", "corelog topic list"),
         codes::TOPIC_ALREADY_EXISTS => ("topic-exists", "corelog topic describe NAME"),
-        codes::INVALID_TOPIC_EXCEPTION => ("topic-name", "a name of letters, digits, '.', '_' and '-', at most 249 long"),
+        codes::INVALID_TOPIC_EXCEPTION => {
+            ("topic-name", "a name of letters, digits, '.', '_' and '-', at most 249 long")
+        }
         codes::INVALID_CONFIG => ("bad-config-key", "corelog topic describe NAME   (lists the keys)"),
-        codes::MESSAGE_TOO_LARGE => ("message-too-large", "corelog topic alter-config NAME --set max.message.bytes=N"),
-        codes::INVALID_PARTITIONS => ("partition-count", "a count above the present one (corelog topic describe NAME)"),
+        codes::MESSAGE_TOO_LARGE => {
+            ("message-too-large", "corelog topic alter-config NAME --set max.message.bytes=N")
+        }
+        codes::INVALID_PARTITIONS => {
+            ("partition-count", "a count above the present one (corelog topic describe NAME)")
+        }
         codes::OFFSET_OUT_OF_RANGE => ("offset-range", "-o beginning"),
         _ => ("refused", "read the broker's log for the reason"),
     };
-    let found = if message.is_empty() { format!("Kafka error {code}") } else { format!("Kafka error {code}: {message}") };
-    fatal(stable, format!("{what}: {}", code_text(code)), &found, "the broker understood the request and does not carry it out", &[try_first])
+    let found = if message.is_empty() {
+        format!("Kafka error {code}")
+    } else {
+        format!("Kafka error {code}: {message}")
+    };
+    fatal(
+        stable,
+        format!("{what}: {}", code_text(code)),
+        &found,
+        "the broker understood the request and does not carry it out",
+        &[try_first],
+    )
 }
 
 fn fatal(code: &'static str, summary: String, found: &str, means: &str, tries: &[&str]) -> Fatal {
@@ -214,8 +238,12 @@ impl fmt::Display for ClientError {
                 write!(f, "{what}: {}", code_text(*code))?;
                 if message.is_empty() { Ok(()) } else { write!(f, " ({message})") }
             }
-            ClientError::Unsupported { address, api, .. } => write!(f, "{address} does not serve {api} as needed"),
-            ClientError::Deadline { what, after, last } => write!(f, "{what}: gave up after {after:?}: {last}"),
+            ClientError::Unsupported { address, api, .. } => {
+                write!(f, "{address} does not serve {api} as needed")
+            }
+            ClientError::Deadline { what, after, last } => {
+                write!(f, "{what}: gave up after {after:?}: {last}")
+            }
             ClientError::TopicUnknown { topic } => write!(f, "there is no topic {topic}"),
             ClientError::Corrupt(what) | ClientError::Input(what) => f.write_str(what),
         }

@@ -14,6 +14,8 @@
 pub mod admin;
 pub mod cluster;
 pub mod connection;
+pub mod consumer;
 pub mod error;
 pub mod partitioner;
+pub mod producer;
 pub mod settings;

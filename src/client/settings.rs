@@ -106,6 +106,7 @@ pub struct Key {
 }
 
 /// Every key of `-X`, sorted by name.
+#[rustfmt::skip]
 pub const KEYS: &[Key] = &[
     Key { name: "acks", doc: "0, 1 or all", set: |s, v| { s.acks = Acks::parse(v)?; Some(()) } },
     Key { name: "allow.auto.create.topics", doc: "true or false", set: |s, v| { s.auto_create = flag(v)?; Some(()) } },
@@ -129,8 +130,15 @@ pub const KEYS: &[Key] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadSetting {
     /// With the nearest known name.
-    Unknown { key: String, nearest: &'static str },
-    Value { key: String, value: String, doc: &'static str },
+    Unknown {
+        key: String,
+        nearest: &'static str,
+    },
+    Value {
+        key: String,
+        value: String,
+        doc: &'static str,
+    },
 }
 
 impl Settings {
