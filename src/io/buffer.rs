@@ -350,7 +350,9 @@ impl RecvPool {
     /// `count` buffers of [`RECV_BUF_BYTES`], all of them in `take_returned` at first.
     pub fn new(count: u16) -> Option<RecvPool> {
         let region = Region::map(usize::from(count) * RECV_BUF_BYTES, 0)?;
-        Some(RecvPool { shared: Rc::new(RecvShared { region, returned: RefCell::new((0..count).collect()) }) })
+        Some(RecvPool {
+            shared: Rc::new(RecvShared { region, returned: RefCell::new((0..count).collect()) }),
+        })
     }
 
     /// Moves the buffers that the driver owns again to the empty `returned`. The two lists trade their memory.
@@ -398,7 +400,10 @@ impl Deref for RecvBuf {
             RecvBytes::Pooled { shared, id, len } => {
                 // SAFETY: `filled` checked the bounds; the kernel does not own this buffer until `drop` returns it.
                 unsafe {
-                    std::slice::from_raw_parts(shared.region.start.add(usize::from(*id) * RECV_BUF_BYTES), *len)
+                    std::slice::from_raw_parts(
+                        shared.region.start.add(usize::from(*id) * RECV_BUF_BYTES),
+                        *len,
+                    )
                 }
             }
         }

@@ -45,7 +45,8 @@ use self::sockets::{Conn, Listener};
 use self::spin::SpinGate;
 use super::buffer::{MappedSlice, Pool, SLICE_BLOCKS};
 use super::{
-    ConnId, DirEntry, DiskSpace, Done, Errno, ListenerId, LockError, Mono, Op, Payload, StorageCaps, Token, Wait,
+    ConnId, DirEntry, DiskSpace, Done, Errno, ListenerId, LockError, Mono, Op, Payload, StorageCaps, Token,
+    Wait,
 };
 use crate::base::error::Fatal;
 use crate::base::limits::{COMPLETIONS_PER_TURN_MAX, RECV_BUF_BYTES};

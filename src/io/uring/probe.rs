@@ -141,7 +141,10 @@ pub fn check_opcodes(uring: &IoUring, release: &str) -> Result<bool, Fatal> {
     Err(Fatal {
         code: "kernel-old",
         summary: "io_uring of this kernel lacks operations".into(),
-        found: format!("kernel {release}, missing: {}", if missing.is_empty() { "features" } else { "operations" }),
+        found: format!(
+            "kernel {release}, missing: {}",
+            if missing.is_empty() { "features" } else { "operations" }
+        ),
         means: format!("the driver needs {}", missing.join(" ")),
         tries: vec!["upgrade the kernel to 6.1 or later (6.6 or later is best)".into()],
     })
@@ -185,7 +188,10 @@ pub fn blocked(error: &io::Error, release: &str) -> Fatal {
             summary: format!("io_uring cannot be set up ({error})"),
             found,
             means: "the kernel refused a ring".into(),
-            tries: vec!["corelog check".into(), "look at the limits of memory and open files: ulimit -a".into()],
+            tries: vec![
+                "corelog check".into(),
+                "look at the limits of memory and open files: ulimit -a".into(),
+            ],
         },
     }
 }
@@ -202,8 +208,12 @@ fn memlock_low(why: &str, limit: Option<u64>) -> Fatal {
     Fatal {
         code: "memlock",
         summary: "blocks cannot be registered with the kernel".into(),
-        found: format!("{why} · RLIMIT_MEMLOCK {}", limit.map_or("unlimited".into(), |b| format!("{} KiB", b / 1024))),
-        means: "plain READ and WRITE are used: more CPU for each operation; results are marked FALLBACK".into(),
+        found: format!(
+            "{why} · RLIMIT_MEMLOCK {}",
+            limit.map_or("unlimited".into(), |b| format!("{} KiB", b / 1024))
+        ),
+        means: "plain READ and WRITE are used: more CPU for each operation; results are marked FALLBACK"
+            .into(),
         tries: vec![
             "LimitMEMLOCK=infinity in the systemd unit, or --ulimit memlock=-1 for a container".into(),
             "setcap cap_ipc_lock+ep on the binary".into(),

@@ -93,13 +93,17 @@ fn find_mount(mounts: &str, major: u32, minor: u32) -> Option<Mount<'_>> {
 }
 
 fn has_option(options: &str, names: &[&str]) -> bool {
-    options.split(',').any(|o| names.contains(&o) || names.iter().any(|n| n.ends_with('=') && o.starts_with(n)))
+    options
+        .split(',')
+        .any(|o| names.contains(&o) || names.iter().any(|n| n.ends_with('=') && o.starts_with(n)))
 }
 
 /// One flush reaches every file only where all writes and the journal share the device whose cache is flushed.
 fn shares_flush(file_system: &str, options: &str) -> bool {
     match file_system {
-        "ext4" => !has_option(options, &["journal_path=", "journal_dev=", "nobarrier", "barrier=0", "data=journal"]),
+        "ext4" => {
+            !has_option(options, &["journal_path=", "journal_dev=", "nobarrier", "barrier=0", "data=journal"])
+        }
         "xfs" => !has_option(options, &["logdev=", "rtdev=", "nobarrier"]),
         _ => false,
     }
@@ -115,7 +119,9 @@ fn not_durable(file_system: &str, options: &str) -> Option<&'static str> {
         _ if file_system.starts_with("fuse") || file_system == "virtiofs" => {
             Some("a user-space file system's flush is not a flush of the disk behind it")
         }
-        _ if has_option(options, &["nobarrier", "barrier=0"]) => Some("mounted with nobarrier: flushes are skipped"),
+        _ if has_option(options, &["nobarrier", "barrier=0"]) => {
+            Some("mounted with nobarrier: flushes are skipped")
+        }
         "ext4" | "ext3" if has_option(options, &["data=journal"]) => {
             Some("mounted with data=journal: direct writes silently become buffered ones")
         }
