@@ -36,7 +36,7 @@ pub fn caps(dir: &Path) -> Result<StorageCaps, Errno> {
     let device = fs::metadata(dir).map_err(errno)?.dev();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mount = find_mount(&mounts, libc::major(device), libc::minor(device));
-    let magic = stat_fs(dir)?.f_type as i64;
+    let magic = stat_fs(dir)?.f_type;
     let by_magic = MAGICS.iter().find(|(m, _)| *m == magic).map(|(_, name)| *name);
     let file_system = mount.as_ref().map(|m| m.kind).or(by_magic).unwrap_or("unknown").to_string();
     let options = mount.map_or("", |m| m.options);
