@@ -1,3 +1,4 @@
-//! The one integration test binary: a new suite is a module of it.
+//! The one integration binary: a new suite is a module of it.
 
 mod conformance;
+mod tidy;
