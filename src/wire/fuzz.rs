@@ -37,7 +37,10 @@ fn split(stream: &[u8], size: usize) -> (Vec<Vec<u8>>, Option<WireError>) {
             assert!(chunk.len() < before || before == 0, "a frame without bytes");
         }
         assert!(chunk.is_empty(), "bytes left behind");
-        assert!(splitter.held_capacity() <= 65536.max(2 * splitter.held_bytes()), "memory ahead of the bytes");
+        assert!(
+            splitter.held_capacity() <= 65536.max(2 * splitter.held_bytes()),
+            "memory ahead of the bytes"
+        );
     }
     (frames, None)
 }
