@@ -65,6 +65,7 @@
 
 pub mod base;
 pub mod io;
+pub mod calibrate;
 pub mod wire;
 pub mod log;
 pub mod router;

@@ -1,4 +1,5 @@
 //! The one integration binary: a new suite is a module of it.
 
 mod conformance;
+mod pipeline;
 mod tidy;
