@@ -67,6 +67,7 @@
 pub mod base;
 pub mod config;
 pub mod io;
+pub mod calibrate;
 pub mod wire;
 pub mod log;
 pub mod router;

@@ -389,6 +389,11 @@ impl RecvBuf {
     pub fn owned(bytes: Vec<u8>) -> RecvBuf {
         RecvBuf(RecvBytes::Owned(bytes))
     }
+
+    /// It holds one of the receive buffers. Who keeps many of these starves the connections: copy with [`RecvBuf::owned`].
+    pub fn is_pooled(&self) -> bool {
+        matches!(self.0, RecvBytes::Pooled { .. })
+    }
 }
 
 impl Deref for RecvBuf {
