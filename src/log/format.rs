@@ -169,7 +169,8 @@ impl SegmentHeader {
         }
         let block = &block[..SEGMENT_HEADER_BYTES];
         let check = le_u32(block, 8);
-        let sum = crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&block[..8]), &[0; 4]), &block[12..]);
+        let sum =
+            crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&block[..8]), &[0; 4]), &block[12..]);
         if sum != check {
             return Err(NotHeader::Check);
         }
@@ -341,7 +342,8 @@ mod tests {
         let mut sum = GroupCheck::default();
         sum.add(&[42; BATCH_UNCHECKED_BYTES]);
         header.check = sum.finish(&header);
-        let plain = [&GroupHeader { check: 0, ..header.clone() }.encode()[..], &[42; BATCH_UNCHECKED_BYTES]].concat();
+        let plain =
+            [&GroupHeader { check: 0, ..header.clone() }.encode()[..], &[42; BATCH_UNCHECKED_BYTES]].concat();
         assert_eq!(header.check, crc32c::crc32c(&plain));
         assert_eq!(GroupHeader::decode(&header.encode()), Ok(header));
     }

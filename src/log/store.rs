@@ -8,10 +8,11 @@
 use std::path::PathBuf;
 
 use crate::base::error::{Corrupt, Fatal, Refused};
-use crate::base::ids::{LeaderEpoch, PartitionKey, ProducerEpoch, ProducerId, Uuid};
+use crate::base::ids::{LeaderEpoch, PartitionKey, Uuid};
+use crate::base::metrics::Counters;
 use crate::base::offset::{Durable, HighWatermark, LastStable, LogEnd, LogStart, Offset};
 use crate::io::buffer::{Block, BlockSlice, Pool};
-use crate::io::{Done, FileId, Mono, Op, StorageCaps};
+use crate::io::{Done, Errno, FileId, Mono, Op, StorageCaps};
 
 /// What has happened before a produce request with acks=1 or acks=all is answered, and up to where consumers may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +133,8 @@ pub enum ReadPlan {
     Ready(Records),
     /// These reads, then [`Store::finish_read`] with their blocks in the same order.
     Cold(ColdRead),
+    /// The file is being opened: plan again after [`Event::Opened`] of this log.
+    Opening,
     /// Nothing to return: `from` is at `until`, or between it and log end.
     Empty,
     Refused(Refused),
@@ -147,6 +150,38 @@ pub struct ColdRead {
     pub lens: Vec<u32>,
     /// What was asked, kept for checking and cutting.
     pub request: ReadRequest,
+    /// What the store needs to check the bytes.
+    pub check: ReadCheck,
+}
+
+/// The part of a [`ColdRead`] that only the store reads.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadCheck {
+    /// Ordinal of the segment.
+    pub ordinal: u64,
+    /// File position behind the last byte that counts.
+    pub end: u64,
+    /// Where in the file the first batch or group header to look at stands, and the offset expected there.
+    pub start: u64,
+    pub start_offset: Offset,
+    /// Read again already because the first bytes did not check.
+    pub again: bool,
+}
+
+/// A log's files, for DescribeLogDirs and tools.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    pub bytes: u64,
+    pub segments: Vec<SegmentDescription>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentDescription {
+    pub ordinal: u64,
+    pub base_offset: Offset,
+    pub next_offset: Offset,
+    pub bytes: u64,
+    pub max_timestamp_ms: i64,
 }
 
 /// Whole record batches, ready to be sent: pinned slices without the group headers between them.
@@ -165,6 +200,8 @@ pub struct Records {
 pub enum Event {
     /// The high watermark moved: acks up to it may leave, and fetches may find records.
     HighWatermark(LogSlot),
+    /// A file that a read needs is open: plan reads that got [`ReadPlan::Opening`] again.
+    Opened(LogSlot),
     /// The new log start is on disk: DeleteRecords may answer.
     LogStart(LogSlot),
     /// The directory of a deleted partition is gone from disk.
@@ -180,7 +217,8 @@ pub enum Event {
 /// The start of recovery and tools: blocking reads through the seam.
 pub trait Source {
     fn list(&mut self, dir: &std::path::Path) -> Result<Vec<crate::io::DirEntry>, crate::io::Errno>;
-    fn open(&mut self, path: &std::path::Path, mode: crate::io::OpenMode) -> Result<FileId, crate::io::Errno>;
+    fn open(&mut self, path: &std::path::Path, mode: crate::io::OpenMode)
+    -> Result<FileId, crate::io::Errno>;
     fn close(&mut self, file: FileId);
     /// Reads up to `len` bytes (at most one block) at `position`; fewer at the end of the file.
     fn read(&mut self, file: FileId, position: u64, len: usize) -> Result<Block, crate::io::Errno>;
@@ -189,4 +227,196 @@ pub trait Source {
     /// A version 4 uuid.
     fn uuid(&mut self) -> Uuid;
     fn wall_ms(&self) -> i64;
+}
+
+/// The logs of one shard.
+pub struct Store {
+    config: StoreConfig,
+    counters: Counters,
+}
+
+impl Store {
+    pub fn new(config: StoreConfig) -> Store {
+        Store { config, counters: Counters::default() }
+    }
+
+    /// Random uuids for segments to come. Appends that need one wait ([`NotAppended::NoMemory`]) while there is none.
+    pub fn add_uuids(&mut self, uuids: impl Iterator<Item = Uuid>) {
+        let _ = uuids;
+    }
+
+    /// How many uuids the shard should add now.
+    pub fn uuids_wanted(&self) -> usize {
+        0
+    }
+
+    /// Recovers the log of an existing directory. Blocks; for start-up.
+    pub fn open(
+        &mut self,
+        source: &mut dyn Source,
+        key: PartitionKey,
+        config: LogConfig,
+    ) -> Result<LogSlot, Fatal> {
+        let _ = (source, &self.config);
+        Ok(self.create(key, config))
+    }
+
+    /// A new log. Its directory and first segment are made at the first append.
+    pub fn create(&mut self, key: PartitionKey, config: LogConfig) -> LogSlot {
+        let _ = (key, config);
+        LogSlot { index: 0, generation: 0 }
+    }
+
+    /// Forgets the log and removes its files; [`Event::Deleted`] follows. The slot is dead at once.
+    pub fn delete(&mut self, slot: LogSlot) {
+        let _ = slot;
+    }
+
+    /// Stages one record batch (magic 2, header and CRC already checked) at the log's end: assigns offsets and leader epoch.
+    pub fn append(
+        &mut self,
+        slot: LogSlot,
+        batch: &[u8],
+        pool: &mut Pool,
+        now: Mono,
+        wall_ms: i64,
+    ) -> Result<Appended, NotAppended> {
+        let _ = (slot, batch, pool, now, wall_ms);
+        Err(NotAppended::NoMemory)
+    }
+
+    /// Stages batches that have offsets and leader epochs already (replication); the first must stand at the log's end.
+    pub fn append_at(
+        &mut self,
+        slot: LogSlot,
+        batches: &[u8],
+        pool: &mut Pool,
+        now: Mono,
+        wall_ms: i64,
+    ) -> Result<Offset, NotAppended> {
+        let _ = (slot, batches, pool, now, wall_ms);
+        Err(NotAppended::NoMemory)
+    }
+
+    /// Drops the records at and behind `offset`: the next segment says that its predecessor ends there. For replication.
+    pub fn truncate_to(&mut self, slot: LogSlot, offset: Offset) -> Result<(), Refused> {
+        let _ = (slot, offset);
+        Ok(())
+    }
+
+    /// How to read `request`. Pure memory work.
+    pub fn plan_read(&mut self, slot: LogSlot, request: ReadRequest) -> ReadPlan {
+        let _ = (slot, request);
+        ReadPlan::Empty
+    }
+
+    /// Checks and cuts what a [`ColdRead`] brought: one block per length, each filled with the bytes that were read. To be called for
+    /// every `ColdRead`, also with the error of a failed one (or [`Store::drop_read`]): it holds its file open. Fewer blocks than lengths are
+    /// as good: a prefix.
+    pub fn finish_read(&mut self, read: ColdRead, blocks: Result<Vec<Block>, Errno>) -> ReadPlan {
+        let _ = (read, blocks);
+        ReadPlan::Empty
+    }
+
+    /// Gives up a [`ColdRead`] whose reads were not made, or whose answer nobody wants.
+    pub fn drop_read(&mut self, read: ColdRead) {
+        let _ = read;
+    }
+
+    /// A block for a cold read: free, or evicted from the tail cache. None: grow the pool, or wait.
+    pub fn take_block(&mut self, pool: &mut Pool) -> Option<Block> {
+        pool.take()
+    }
+
+    /// Whether `bytes` of batches for `parts` logs could be staged now. Evicts from the tail cache to make it so.
+    pub fn room_for(&mut self, pool: &mut Pool, bytes: usize, parts: usize) -> bool {
+        let _ = (pool, bytes, parts);
+        true
+    }
+
+    /// For ListOffsets: an offset at or before the first record whose timestamp is at least `timestamp_ms`, to walk on from; none if no
+    /// batch claims such a timestamp. Headers of compressed batches may claim too much, so the walk may have to pass several.
+    pub fn timestamp_start(&mut self, slot: LogSlot, timestamp_ms: i64) -> Option<Offset> {
+        let _ = (slot, timestamp_ms);
+        None
+    }
+
+    /// For ListOffsets -3: base offset of the batch that claims the largest timestamp; none for an empty log.
+    pub fn max_timestamp_start(&mut self, slot: LogSlot) -> Option<Offset> {
+        let _ = slot;
+        None
+    }
+
+    /// The leader epoch under which the record at `offset` was or will be appended.
+    pub fn epoch_at(&self, slot: LogSlot, offset: Offset) -> LeaderEpoch {
+        let _ = (slot, offset);
+        LeaderEpoch::NONE
+    }
+
+    /// The offsets of the log; all zero for a log that was deleted.
+    pub fn bounds(&self, slot: LogSlot) -> Bounds {
+        let _ = slot;
+        Bounds {
+            log_start: LogStart::default(),
+            log_end: LogEnd::default(),
+            durable: Durable::default(),
+            high_watermark: HighWatermark::default(),
+            last_stable: LastStable::default(),
+            leader_epoch: LeaderEpoch::NONE,
+        }
+    }
+
+    /// The largest epoch that is at most `epoch`, and where it ends; (-1, -1) if there is none (OffsetForLeaderEpoch).
+    pub fn epoch_end(&self, slot: LogSlot, epoch: LeaderEpoch) -> (LeaderEpoch, Offset) {
+        let _ = (slot, epoch);
+        (LeaderEpoch::NONE, Offset(-1))
+    }
+
+    pub fn set_config(&mut self, slot: LogSlot, config: LogConfig) {
+        let _ = (slot, config);
+    }
+
+    /// Raises the log start (DeleteRecords); [`Event::LogStart`] when that is on disk. At most the high watermark.
+    pub fn set_log_start(&mut self, slot: LogSlot, offset: Offset) -> Result<(), Refused> {
+        let _ = (slot, offset);
+        Ok(())
+    }
+
+    /// Once per turn of the shard, behind its appends: commits what is staged, and starts background work that is due.
+    pub fn turn(&mut self, now: Mono, wall_ms: i64, pool: &mut Pool, ops: &mut Ops) {
+        let _ = (now, wall_ms, pool, ops);
+    }
+
+    /// A completion of one of the store's operations.
+    pub fn done(&mut self, tag: Tag, done: Done, now: Mono, ops: &mut Ops) {
+        let _ = (tag, done, now, ops);
+    }
+
+    /// Moves what happened since the last call to the end of `out`.
+    pub fn events(&mut self, out: &mut Vec<Event>) {
+        let _ = out;
+    }
+
+    /// When [`Store::turn`] is to be called at the latest, if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        None
+    }
+
+    /// Refuses appends from now on, flushes everything and writes clean-stop records; [`Event::Stopped`] follows.
+    pub fn begin_stop(&mut self) {}
+
+    /// Free bytes of the data directory's file system, as the shard last saw them.
+    pub fn set_disk_free(&mut self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// Commit, flush and tail counters; the shard adds them to its own.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub fn describe(&self, slot: LogSlot) -> Description {
+        let _ = slot;
+        Description::default()
+    }
 }
