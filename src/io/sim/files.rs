@@ -243,9 +243,7 @@ impl Core {
                 _ => there,
             };
             let at = at as usize;
-            let filled = into.filled();
             live.read(offset, &mut into.as_mut_slice()[at..at + there]);
-            into.set_filled(filled.max(at + there));
             Ok(there as u32)
         });
         match fault {
