@@ -10,7 +10,7 @@ use corelog::io::buffer::Block;
 use corelog::io::sim::{ProcessId, World};
 use corelog::io::{DirEntry, Done, Errno, FileId, Io, Mono, Op, OpenMode, Payload, Token, Wait};
 use corelog::log::store::{
-    ColdRead, Event, LogConfig, LogSlot, ReadPlan, ReadRequest, Source, Store, StoreConfig, Tag,
+    Bounds, ColdRead, Event, LogConfig, LogSlot, ReadPlan, ReadRequest, Source, Store, StoreConfig, Tag,
 };
 
 pub const DATA_DIR: &str = "/disk/data";
@@ -84,6 +84,10 @@ impl Node {
         self.next_read += 1;
         self.reads.insert(self.next_read, Read { slot, request, state: ReadState::Plan });
         self.next_read
+    }
+
+    pub fn bounds(&self, key: PartitionKey) -> Bounds {
+        self.store.bounds(self.slots[&key])
     }
 
     pub fn reads_in_flight(&self) -> usize {
