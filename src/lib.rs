@@ -65,6 +65,9 @@
 
 pub mod base;
 pub mod io;
+pub mod wire;
 pub mod log;
 pub mod router;
-pub mod wire;
+
+pub mod shard;
+

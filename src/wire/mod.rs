@@ -15,6 +15,8 @@
 //! - Records in a fetch response are never null: length 0, which in flexible versions is the byte 1.
 
 pub mod api;
+pub mod batch;
+pub mod codec;
 pub mod error;
 pub mod frame;
 pub mod msg;
