@@ -57,6 +57,7 @@
 //! | lz4_flex | wire |
 //! | serde | config, controller, loadgen, cli |
 //! | serde_json | controller, calibrate, loadgen, cli |
+//! | slab | io, router, shard, server, broker |
 //! | snap | wire |
 //! | toml | config |
 //! | tracing | config, io, log, coordinator, controller, router, shard, server, broker, calibrate, client, cli |
@@ -64,6 +65,7 @@
 //! | zstd | wire |
 
 pub mod base;
+pub mod config;
 pub mod io;
 pub mod wire;
 pub mod log;
@@ -71,3 +73,4 @@ pub mod router;
 
 pub mod shard;
 
+pub mod client;
