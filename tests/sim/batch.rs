@@ -28,7 +28,13 @@ const MARK: u8 = 0xf5;
 const VALUE_HEAD_BYTES: usize = 13;
 
 impl Batch {
-    pub fn new(id: BatchId, records: u32, padding: usize, timestamp_ms: i64, sequence: Option<Sequence>) -> Batch {
+    pub fn new(
+        id: BatchId,
+        records: u32,
+        padding: usize,
+        timestamp_ms: i64,
+        sequence: Option<Sequence>,
+    ) -> Batch {
         let mut bytes = vec![0; BATCH_HEADER_BYTES];
         for index in 0..records {
             record(&mut bytes, index, &value(id, index, padding));

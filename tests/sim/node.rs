@@ -44,7 +44,10 @@ struct Read {
 enum ReadState {
     /// To be planned (again), at the next turn.
     Plan,
-    Cold { read: ColdRead, blocks: Vec<Option<Result<Block, Errno>>> },
+    Cold {
+        read: ColdRead,
+        blocks: Vec<Option<Result<Block, Errno>>>,
+    },
 }
 
 /// How a fetch ended.
@@ -74,7 +77,8 @@ impl Node {
         }
         let now = io.now();
         let (reads, finished, events) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut node = Node { process, io, store, slots, reads, next_read: 0, finished, events, next_disk_check: now };
+        let mut node =
+            Node { process, io, store, slots, reads, next_read: 0, finished, events, next_disk_check: now };
         node.tend();
         Ok(node)
     }
@@ -188,7 +192,9 @@ impl Node {
         if blocks.iter().any(Option::is_none) {
             return;
         }
-        let ReadState::Cold { read, blocks } = std::mem::replace(&mut read.state, ReadState::Plan) else { return };
+        let ReadState::Cold { read, blocks } = std::mem::replace(&mut read.state, ReadState::Plan) else {
+            return;
+        };
         let plan = self.store.finish_read(read, blocks.into_iter().flatten().collect());
         self.follow(id, plan);
     }

@@ -80,9 +80,14 @@ impl Oracle {
 
     /// The log said that this batch had been appended before, at `base`. It is acked as soon as that is visible.
     pub fn duplicate(&mut self, id: BatchId, base: i64) -> Verdict {
-        let Some(sent) = self.sent.get(&id) else { return Err(format!("{}: {id:?} was never sent", self.name)) };
+        let Some(sent) = self.sent.get(&id) else {
+            return Err(format!("{}: {id:?} was never sent", self.name));
+        };
         if !sent.bases.contains(&base) {
-            return Err(format!("{}: {id:?} is called a duplicate of {base}, given {:?}", self.name, sent.bases));
+            return Err(format!(
+                "{}: {id:?} is called a duplicate of {base}, given {:?}",
+                self.name, sent.bases
+            ));
         }
         self.waiting.push((id, base, base + i64::from(sent.batch.records)));
         Ok(())
@@ -206,7 +211,8 @@ impl Oracle {
                 sent.acked &= sent.bases.last().is_some_and(|base| *base < log_end);
             }
         }
-        let promised = self.fixed.last_key_value().map_or(0, |(base, (_, records))| base + i64::from(*records));
+        let promised =
+            self.fixed.last_key_value().map_or(0, |(base, (_, records))| base + i64::from(*records));
         if log_end < promised || hw < self.high_watermark {
             let was = self.high_watermark;
             return Err(format!(
@@ -215,7 +221,10 @@ impl Oracle {
             ));
         }
         if start < self.log_start {
-            return Err(format!("{}: log start {start} fell below {} after {end:?}", self.name, self.log_start));
+            return Err(format!(
+                "{}: log start {start} fell below {} after {end:?}",
+                self.name, self.log_start
+            ));
         }
         if !self.retention && start > self.log_start_asked {
             let asked = self.log_start_asked;

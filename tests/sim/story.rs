@@ -134,7 +134,8 @@ impl Story {
 
     fn add_partition(&mut self) {
         let index = self.partitions.len();
-        let key = PartitionKey { topic: Uuid([index as u8 + 1; 16]), partition: PartitionIndex(index as i32) };
+        let key =
+            PartitionKey { topic: Uuid([index as u8 + 1; 16]), partition: PartitionIndex(index as i32) };
         let durability = match self.below(4) {
             0 => Durability::Written,
             1 if self.below(2) == 0 => Durability::Memory,
@@ -294,7 +295,9 @@ impl Story {
                     return Err(format!("{}: refused without a reason", oracle.name));
                 }
             }
-            Err(NotAppended::Refused(other)) => return Err(format!("{}: refused with {other:?}", oracle.name)),
+            Err(NotAppended::Refused(other)) => {
+                return Err(format!("{}: refused with {other:?}", oracle.name));
+            }
         }
         if self.dead.is_some() && result.is_ok_and(|appended| !appended.duplicate) {
             return Err("a dead log directory took an append".to_string());
@@ -340,8 +343,7 @@ impl Story {
         let (start, hw) = (bounds.log_start.get().0, bounds.high_watermark.get().0);
         let from = start + self.world.below((hw - start) as u64 + 1) as i64;
         let bytes_max = 1 << self.world.below(21);
-        let request =
-            ReadRequest { from: Offset(from), until: Offset(hw), bytes_max, at_least_one: true };
+        let request = ReadRequest { from: Offset(from), until: Offset(hw), bytes_max, at_least_one: true };
         let id = node.read(slot, request);
         self.reads.insert(id, (key, from, hw));
     }
@@ -415,14 +417,16 @@ impl Story {
         if let Some(was) = self.dead.as_ref().map(|dead| dead[&key])
             && hw != was
         {
-            return Err(format!("{}: high watermark went from {was} to {hw} after a failure", partition.oracle.name));
+            return Err(format!(
+                "{}: high watermark went from {was} to {hw} after a failure",
+                partition.oracle.name
+            ));
         }
         for id in partition.oracle.advanced(bounds)? {
             partition.producer.pending.retain(|batch| batch.id != id);
             let found = match partition.oracle.durability {
-                Durability::Durable => partition.locate(id, node, |path, from, needle| {
-                    self.world.find_flushed(path, from, needle)
-                }),
+                Durability::Durable => partition
+                    .locate(id, node, |path, from, needle| self.world.find_flushed(path, from, needle)),
                 Durability::Written => {
                     partition.locate(id, node, |path, from, needle| self.world.find_live(path, from, needle))
                 }
@@ -565,7 +569,10 @@ impl Story {
         let keys: Vec<PartitionKey> = self.partitions.keys().copied().collect();
         let mut left = keys.clone();
         let start = self.node().io.now();
-        while !left.is_empty() || self.partitions.values().any(|p| p.oracle.waits() > 0) || !self.reads.is_empty() {
+        while !left.is_empty()
+            || self.partitions.values().any(|p| p.oracle.waits() > 0)
+            || !self.reads.is_empty()
+        {
             let before = self.next_batch;
             if let Some(key) = left.pop() {
                 self.plan.tight = true; // Space may be seen a moment later than it is there.
@@ -579,8 +586,12 @@ impl Story {
             }
             self.turn(100)?;
             if self.node().io.now().since_ms(start) > CALM_MS_MAX {
-                let waiting: Vec<_> =
-                    self.partitions.values().filter(|p| p.oracle.waits() > 0).map(|p| &p.oracle.name).collect();
+                let waiting: Vec<_> = self
+                    .partitions
+                    .values()
+                    .filter(|p| p.oracle.waits() > 0)
+                    .map(|p| &p.oracle.name)
+                    .collect();
                 return Err(format!("not available: {left:?} take nothing, {waiting:?} are not acked"));
             }
         }

@@ -12,7 +12,11 @@ use super::core::{Astray, Core, Event, FileRef, IoId, Placed, ProcessId};
 use super::disk::{Disk, NodeId};
 use super::driver::{IoState, SimIo};
 use super::faults::{DiskConfig, Faults, Injected, OpKind};
+use crate::io::buffer::RecvPool;
 use crate::io::{Errno, Op};
+
+/// Receive buffers of one driver: few, so that they run out.
+const RECV_BUFFERS: u16 = 8;
 
 /// Longest that a killed process's write takes to land.
 const LATE_NS_MAX: u64 = 20_000_000_000;
@@ -51,6 +55,7 @@ impl World {
             ready: Vec::new(),
             files: Default::default(),
             next_file: 0,
+            recv_pool: RecvPool::new(RECV_BUFFERS).expect("memory for receive buffers"),
         };
         core.ios.insert(id, state);
         drop(core);
