@@ -70,3 +70,5 @@ pub mod log;
 pub mod router;
 pub mod wire;
 pub mod client;
+pub mod loadgen;
+pub mod cli;
