@@ -65,10 +65,14 @@
 //! | zstd | wire |
 
 pub mod base;
+pub mod config;
 pub mod io;
+pub mod wire;
 pub mod log;
 pub mod router;
-pub mod wire;
+
+pub mod shard;
+
 pub mod client;
 pub mod loadgen;
 pub mod cli;

@@ -28,6 +28,25 @@ struct Look {
     bytes: usize,
     /// An error or a divergence: the client wants to know at once.
     urgent: bool,
+    /// A file that holds records for it is being opened.
+    opening: bool,
+}
+
+/// Where the records of a part are.
+enum Planned {
+    Now,
+    Cold(ColdRead),
+    Opening,
+}
+
+/// Why a fetch is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    First,
+    News,
+    Deadline,
+    /// The broker stops: answer with what there is.
+    Drain,
 }
 
 impl Shard {
@@ -42,20 +61,24 @@ impl Shard {
             fetch,
         };
         let id = self.park(Parked::Fetch(state), None);
-        self.go_on_with_fetch(id, false, true, cx);
+        self.go_on_with_fetch(id, Occasion::First, cx);
     }
 
     /// Records may have come, or memory: look again.
     pub(super) fn wake_fetch(&mut self, id: ParkedId, cx: &mut Cx<'_>) {
-        self.go_on_with_fetch(id, false, false, cx);
+        self.go_on_with_fetch(id, Occasion::News, cx);
     }
 
     /// The wait is over: answer with what there is.
-    pub(super) fn finish_fetch_now(&mut self, id: ParkedId, cx: &mut Cx<'_>) {
-        self.go_on_with_fetch(id, true, false, cx);
+    pub(super) fn time_out_fetch(&mut self, id: ParkedId, cx: &mut Cx<'_>) {
+        self.go_on_with_fetch(id, Occasion::Deadline, cx);
     }
 
-    fn go_on_with_fetch(&mut self, id: ParkedId, now: bool, first: bool, cx: &mut Cx<'_>) {
+    pub(super) fn drain_fetch(&mut self, id: ParkedId, cx: &mut Cx<'_>) {
+        self.go_on_with_fetch(id, Occasion::Drain, cx);
+    }
+
+    fn go_on_with_fetch(&mut self, id: ParkedId, occasion: Occasion, cx: &mut Cx<'_>) {
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         if state.reads_pending > 0 {
             return;
@@ -64,15 +87,18 @@ impl Shard {
         let parts = std::mem::take(&mut state.fetch.parts);
         let (max_bytes, read_committed) = (state.fetch.max_bytes, state.fetch.read_committed);
         let enough = state.fetch.min_bytes.max(0) as usize;
-        let (at_once, deadline) = (now || state.fetch.at_once || parts.is_empty(), state.deadline);
+        let (at_once, deadline) = (state.fetch.at_once || parts.is_empty(), state.deadline);
         let look = self.look(&parts, max_bytes, read_committed, cx);
-        let answer = at_once || look.urgent || look.bytes >= enough || deadline <= cx.now;
+        // A file is open within a moment: an empty answer would only make the client ask again.
+        let opening = look.opening && look.bytes == 0 && !look.urgent;
+        let patient = !at_once && !look.urgent && look.bytes < enough && deadline > cx.now;
+        let answer = occasion == Occasion::Drain || !(opening || patient);
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         state.fetch.parts = parts;
         if !answer {
             // The plans are dropped with the look: they hold no memory but pins, and files stay open only for reads.
             self.drop_cold(look.cold);
-            return self.wait_for_records(id, deadline, first);
+            return self.wait_for_records(id, deadline, occasion == Occasion::First);
         }
         state.outcomes = look.outcomes;
         if look.cold.is_empty() {
@@ -82,7 +108,7 @@ impl Shard {
     }
 
     fn look(&mut self, parts: &[FetchPart], max_bytes: i32, read_committed: bool, cx: &mut Cx<'_>) -> Look {
-        let mut look = Look { outcomes: Vec::with_capacity(parts.len()), cold: Vec::new(), bytes: 0, urgent: false };
+        let mut look = Look { outcomes: Vec::with_capacity(parts.len()), cold: Vec::new(), bytes: 0, urgent: false, opening: false };
         for (i, part) in parts.iter().enumerate() {
             let left = (max_bytes.max(0) as usize).saturating_sub(look.bytes);
             let outcome = match self.look_at(part, left as u32, look.bytes == 0, read_committed, cx) {
@@ -95,10 +121,14 @@ impl Shard {
                         None => refused,
                     }
                 }
-                Ok((outcome, cold)) => {
+                Ok((outcome, Planned::Opening)) => {
+                    look.opening = true;
+                    outcome
+                }
+                Ok((outcome, planned)) => {
                     look.urgent |= outcome.diverging.is_some();
                     look.bytes += outcome.records.bytes;
-                    if let Some(cold) = cold {
+                    if let Planned::Cold(cold) = planned {
                         look.bytes += cold.lens.iter().map(|len| *len as usize).sum::<usize>();
                         look.cold.push((i, cold));
                     }
@@ -117,7 +147,7 @@ impl Shard {
         at_least_one: bool,
         read_committed: bool,
         _cx: &mut Cx<'_>,
-    ) -> Result<(FetchOutcome, Option<ColdRead>), Refused> {
+    ) -> Result<(FetchOutcome, Planned), Refused> {
         let (slot, bounds) = self.current(&part.key, part.current_epoch)?;
         let mut outcome = FetchOutcome {
             error: None,
@@ -131,7 +161,7 @@ impl Shard {
             let (epoch, end) = self.store.epoch_end(slot, part.last_fetched_epoch);
             if epoch < part.last_fetched_epoch || end < part.from {
                 outcome.diverging = Some((epoch, end));
-                return Ok((outcome, None));
+                return Ok((outcome, Planned::Now));
             }
         }
         if part.from < bounds.log_start.get() || part.from > bounds.log_end.get() {
@@ -144,15 +174,16 @@ impl Shard {
             at_least_one,
         };
         if !at_least_one && request.bytes_max == 0 {
-            return Ok((outcome, None));
+            return Ok((outcome, Planned::Now));
         }
         match self.store.plan_read(slot, request) {
             ReadPlan::Ready(records) => outcome.records = records,
             ReadPlan::Empty => {}
             ReadPlan::Refused(error) => return Err(error),
-            ReadPlan::Cold(cold) => return Ok((outcome, Some(cold))),
+            ReadPlan::Cold(cold) => return Ok((outcome, Planned::Cold(cold))),
+            ReadPlan::Opening => return Ok((outcome, Planned::Opening)),
         }
-        Ok((outcome, None))
+        Ok((outcome, Planned::Now))
     }
 
     /// Lists the request with the logs it waits on; its deadline is set once, at the first wait.
@@ -214,7 +245,7 @@ impl Shard {
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         match plan {
             ReadPlan::Ready(records) => state.outcomes[part].records = records,
-            ReadPlan::Empty => {}
+            ReadPlan::Empty | ReadPlan::Opening => {}
             ReadPlan::Refused(error) => state.outcomes[part] = FetchOutcome::refused(error),
             ReadPlan::Cold(read) => again = Some(read),
         }

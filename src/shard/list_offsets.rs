@@ -118,6 +118,10 @@ impl Shard {
                 self.start_search_read(id, read, cx);
                 return false;
             }
+            ReadPlan::Opening => {
+                self.waiters[slot.index as usize].searches.push(id);
+                return false;
+            }
         }
         true
     }
@@ -140,7 +144,7 @@ impl Shard {
         let slot = read.slot;
         match self.store.finish_read(read, blocks) {
             ReadPlan::Ready(records) => self.search_records(id, slot, &part, &records),
-            ReadPlan::Empty => self.part_found(id, OffsetOutcome::NONE),
+            ReadPlan::Empty | ReadPlan::Opening => self.part_found(id, OffsetOutcome::NONE),
             ReadPlan::Refused(error) => self.part_found(id, OffsetOutcome::refused(error)),
             ReadPlan::Cold(read) => return self.start_search_read(id, read, cx),
         }

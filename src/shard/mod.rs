@@ -246,7 +246,7 @@ impl Shard {
             .map(|(index, parked)| ParkedId { index, serial: parked.serial() })
             .collect();
         for id in fetches {
-            self.finish_fetch_now(id, cx);
+            self.drain_fetch(id, cx);
         }
     }
 
@@ -310,6 +310,7 @@ impl Shard {
         for event in events.drain(..) {
             match event {
                 Event::HighWatermark(slot) => self.advance(slot, cx),
+                Event::Opened(slot) => self.opened(slot, cx),
                 Event::LogStart(slot) => self.log_start_moved(slot),
                 Event::Deleted(key) => self.notices.push(Notice::Deleted(key)),
                 Event::Corrupt(slot, corrupt) => {
@@ -332,6 +333,18 @@ impl Shard {
         let fetches = std::mem::take(&mut self.waiters[index].fetches);
         for id in fetches {
             self.wake_fetch(id, cx);
+        }
+    }
+
+    /// A file is open that reads of this log wait for.
+    fn opened(&mut self, slot: LogSlot, cx: &mut Cx<'_>) {
+        let waiters = &mut self.waiters[slot.index as usize];
+        let (fetches, searches) = (std::mem::take(&mut waiters.fetches), std::mem::take(&mut waiters.searches));
+        for id in fetches {
+            self.wake_fetch(id, cx);
+        }
+        for id in searches {
+            self.scan_on(id, cx);
         }
     }
 
@@ -362,6 +375,9 @@ impl Shard {
         for id in waiters.fetches {
             self.wake_fetch(id, cx);
         }
+        for id in waiters.searches {
+            self.scan_on(id, cx);
+        }
     }
 
     fn expire(&mut self, cx: &mut Cx<'_>) {
@@ -373,7 +389,7 @@ impl Shard {
             match self.parked_mut(id) {
                 None => {}
                 Some(Parked::Produce(_)) => self.time_out_produce(id),
-                Some(Parked::Fetch(_)) => self.finish_fetch_now(id, cx),
+                Some(Parked::Fetch(_)) => self.time_out_fetch(id, cx),
                 Some(Parked::DeleteRecords(_)) => self.time_out_delete(id),
                 Some(Parked::ListOffsets(_)) => {}
             }

@@ -66,6 +66,8 @@ pub struct Waiters {
     /// In the order of their appends, so nearly always in the order of their offsets; a duplicate may wait behind a newer one.
     pub acks: VecDeque<AckWaiter>,
     pub fetches: Vec<ParkedId>,
+    /// Searches that wait for a file to be opened.
+    pub searches: Vec<ParkedId>,
     pub log_starts: Vec<(ParkedId, usize)>,
 }
 

@@ -1,4 +1,6 @@
 //! The one integration binary: a new suite is a module of it.
 
 mod conformance;
+mod powerloss;
+mod support;
 mod tidy;
