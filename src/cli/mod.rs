@@ -73,3 +73,14 @@ fn run(command: Command) -> Outcome {
         Command::Version(args) => version::run(&args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_command_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

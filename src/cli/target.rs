@@ -20,14 +20,14 @@ pub struct Target {
     pub brokers: String,
     /// A client setting under Kafka's name; `-X list` prints them
     #[arg(short = 'X', value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    pub settings: Vec<String>,
 }
 
 impl Target {
     /// The settings asked for. `-X list` prints the keys and ends the program.
     pub fn settings(&self) -> Result<Settings, Failure> {
         let mut settings = Settings { brokers: brokers(&self.brokers), ..Settings::default() };
-        for item in &self.set {
+        for item in &self.settings {
             if item == "list" {
                 list_and_exit();
             }
