@@ -75,3 +75,5 @@ pub mod router;
 pub mod shard;
 
 pub mod client;
+pub mod loadgen;
+pub mod cli;
