@@ -67,6 +67,7 @@ pub mod base;
 pub mod config;
 pub mod io;
 pub mod wire;
+pub mod controller;
 pub mod log;
 pub mod router;
 
