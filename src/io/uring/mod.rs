@@ -24,6 +24,8 @@ mod sockets;
 mod spin;
 mod storage;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 pub use fault::{Counted, Fault, FaultPlan};
 pub use probe::{Probe, Registered, Survey, survey};
@@ -38,14 +40,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use io_uring::{opcode, types};
 
 use self::recv_ring::RecvRing;
-use self::ring::{Cqe, Ring, Sleep};
+use self::ring::{Cqe, FLAG_SETS, FlagSet, Ring, Sleep};
 use self::send::Message;
 use self::slots::{NOBODY, Owner, Slots, Table};
 use self::sockets::{Conn, Listener};
 use self::spin::SpinGate;
 use super::buffer::{MappedSlice, Pool, SLICE_BLOCKS};
 use super::{
-    ConnId, DirEntry, DiskSpace, Done, Errno, ListenerId, LockError, Mono, Op, Payload, StorageCaps, Token, Wait,
+    ConnId, DirEntry, DiskSpace, Done, Errno, ListenerId, LockError, Mono, Op, Payload, StorageCaps, Token,
+    Wait,
 };
 use crate::base::error::Fatal;
 use crate::base::limits::{COMPLETIONS_PER_TURN_MAX, RECV_BUF_BYTES};
@@ -103,6 +106,11 @@ pub struct Uring {
     shutting: Vec<ConnId>,
     truncating: Vec<u64>,
     cqes: Vec<Cqe>,
+    /// Headers to use again.
+    #[expect(
+        clippy::vec_box,
+        reason = "a header moves to a slot and back, and the kernel holds its address"
+    )]
     messages: Vec<Box<Message>>,
     locks: Vec<File>,
     spin: SpinGate,
@@ -113,12 +121,17 @@ pub struct Uring {
 impl Uring {
     /// A driver for the calling thread.
     pub fn new(config: Config) -> Result<Uring, Fatal> {
+        Uring::with_flags(config, &FLAG_SETS)
+    }
+
+    fn with_flags(config: Config, flag_sets: &[FlagSet]) -> Result<Uring, Fatal> {
         let kernel = probe::kernel_release();
         probe::check_kernel(&kernel)?;
         if let Some(cpu) = config.cpu {
             pin(cpu);
         }
-        let (ring, flags) = ring::build(config.entries).map_err(|e| probe::blocked(&e, &kernel))?;
+        let (ring, flags) =
+            ring::build(config.entries, flag_sets).map_err(|e| probe::blocked(&e, &kernel))?;
         let ftruncate = probe::check_opcodes(ring.uring(), &kernel)?;
         let mut recv = RecvRing::new(config.recv_buffers).ok_or_else(|| no_memory(config.recv_buffers))?;
         recv.register(ring.uring()).map_err(|e| probe::blocked(&e, &kernel))?;
@@ -223,6 +236,11 @@ impl Uring {
     pub fn listen(&mut self, addr: SocketAddr) -> Result<(ListenerId, SocketAddr), Errno> {
         let (listener, addr) = sockets::listen(addr)?;
         Ok((ListenerId(self.listeners.insert(listener)), addr))
+    }
+
+    /// Connects to a listener, for load drivers: the seam has no such operation. Blocks.
+    pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, Errno> {
+        Ok(ConnId(self.conns.insert(sockets::connect(to)?)))
     }
 
     pub fn list_dir(&mut self, path: &Path) -> Result<Vec<DirEntry>, Errno> {

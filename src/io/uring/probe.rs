@@ -141,7 +141,10 @@ pub fn check_opcodes(uring: &IoUring, release: &str) -> Result<bool, Fatal> {
     Err(Fatal {
         code: "kernel-old",
         summary: "io_uring of this kernel lacks operations".into(),
-        found: format!("kernel {release}, missing: {}", if missing.is_empty() { "features" } else { "operations" }),
+        found: format!(
+            "kernel {release}, missing: {}",
+            if missing.is_empty() { "features" } else { "operations" }
+        ),
         means: format!("the driver needs {}", missing.join(" ")),
         tries: vec!["upgrade the kernel to 6.1 or later (6.6 or later is best)".into()],
     })
@@ -150,9 +153,12 @@ pub fn check_opcodes(uring: &IoUring, release: &str) -> Result<bool, Fatal> {
 /// Explains why a ring could not be set up.
 pub fn blocked(error: &io::Error, release: &str) -> Fatal {
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    let disabled = disabled.trim();
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let seccomp = seccomp_mode(&status);
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    explain(error, release, disabled.trim(), has_seccomp_filter(&status))
+}
+
+/// `disabled` is the value of `kernel.io_uring_disabled`, empty where the kernel has no such switch.
+fn explain(error: &io::Error, release: &str, disabled: &str, seccomp: bool) -> Fatal {
     let found = format!(
         "io_uring_setup: {error} · kernel {release} · kernel.io_uring_disabled = {} · seccomp {}",
         if disabled.is_empty() { "absent" } else { disabled },
@@ -177,7 +183,6 @@ pub fn blocked(error: &io::Error, release: &str) -> Fatal {
             means: "the container runtime blocks io_uring (Docker's default profile does)".into(),
             tries: vec![
                 "--security-opt seccomp=seccomp.json        (corelog generate seccomp > seccomp.json)".into(),
-                "podman run --security-opt seccomp=unconfined for a test only".into(),
             ],
         },
         _ => Fatal {
@@ -185,7 +190,10 @@ pub fn blocked(error: &io::Error, release: &str) -> Fatal {
             summary: format!("io_uring cannot be set up ({error})"),
             found,
             means: "the kernel refused a ring".into(),
-            tries: vec!["corelog check".into(), "look at the limits of memory and open files: ulimit -a".into()],
+            tries: vec![
+                "corelog check".into(),
+                "look at the limits of memory and open files: ulimit -a".into(),
+            ],
         },
     }
 }
@@ -202,8 +210,12 @@ fn memlock_low(why: &str, limit: Option<u64>) -> Fatal {
     Fatal {
         code: "memlock",
         summary: "blocks cannot be registered with the kernel".into(),
-        found: format!("{why} · RLIMIT_MEMLOCK {}", limit.map_or("unlimited".into(), |b| format!("{} KiB", b / 1024))),
-        means: "plain READ and WRITE are used: more CPU for each operation; results are marked FALLBACK".into(),
+        found: format!(
+            "{why} · RLIMIT_MEMLOCK {}",
+            limit.map_or("unlimited".into(), |b| format!("{} KiB", b / 1024))
+        ),
+        means: "plain READ and WRITE are used: more CPU for each operation; results are marked FALLBACK"
+            .into(),
         tries: vec![
             "LimitMEMLOCK=infinity in the systemd unit, or --ulimit memlock=-1 for a container".into(),
             "setcap cap_ipc_lock+ep on the binary".into(),
@@ -239,8 +251,8 @@ fn lacking_storage(dir: &Path) -> Option<Fatal> {
 }
 
 /// Mode 2 of the `Seccomp` line is a filter (proc_pid_status(5)).
-fn seccomp_mode(status: &str) -> bool {
-    status.lines().find_map(|l| l.strip_prefix("Seccomp:")).is_some_and(|mode| mode.trim() != "0")
+fn has_seccomp_filter(status: &str) -> bool {
+    status.lines().find_map(|l| l.strip_prefix("Seccomp:")).is_some_and(|mode| mode.trim() == "2")
 }
 
 #[cfg(test)]
@@ -256,8 +268,20 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_names_its_cause() {
+        let refused = io::Error::from_raw_os_error(libc::EPERM);
+        let code = |disabled, seccomp| explain(&refused, "6.18", disabled, seccomp).code;
+        assert_eq!(code("2", false), "uring-disabled");
+        assert_eq!(code("1", true), "uring-disabled");
+        assert_eq!(code("0", true), "uring-blocked");
+        assert_eq!(code("", false), "uring-blocked");
+        let no_memory = io::Error::from_raw_os_error(libc::ENOMEM);
+        assert_eq!(explain(&no_memory, "6.18", "0", true).code, "uring-setup");
+    }
+
+    #[test]
     fn seccomp_is_read_from_its_line() {
-        assert!(seccomp_mode("Name:\tx\nSeccomp:\t2\n"));
-        assert!(!seccomp_mode("Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n"));
+        assert!(has_seccomp_filter("Name:\tx\nSeccomp:\t2\n"));
+        assert!(!has_seccomp_filter("Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n"));
     }
 }

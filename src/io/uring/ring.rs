@@ -34,17 +34,32 @@ pub struct Ring {
     wait_flags: EnterFlags,
 }
 
-/// Set-up flags by decreasing worth. A ring without DEFER_TASKRUN loses 20-28 %; NO_SQARRAY is worth little and new (6.6).
-const FLAG_SETS: [(&[&str], fn(&mut Builder)); 3] = [
-    (&["SINGLE_ISSUER", "DEFER_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL", "NO_SQARRAY", "CQSIZE"], |b| {
-        deferred(b).setup_no_sqarray();
-    }),
-    (&["SINGLE_ISSUER", "DEFER_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL", "CQSIZE"], |b| {
-        deferred(b);
-    }),
-    (&["SINGLE_ISSUER", "COOP_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL", "CQSIZE"], |b| {
-        b.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
-    }),
+/// A combination of set-up flags.
+pub struct FlagSet {
+    names: &'static [&'static str],
+    set: fn(&mut Builder),
+}
+
+/// By decreasing worth. A ring without DEFER_TASKRUN loses 20-28 %; NO_SQARRAY is worth little and new (6.6).
+pub const FLAG_SETS: [FlagSet; 3] = [
+    FlagSet {
+        names: &["SINGLE_ISSUER", "DEFER_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL", "CQSIZE", "NO_SQARRAY"],
+        set: |b| {
+            deferred(b).setup_no_sqarray();
+        },
+    },
+    FlagSet {
+        names: &["SINGLE_ISSUER", "DEFER_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL", "CQSIZE"],
+        set: |b| {
+            deferred(b);
+        },
+    },
+    FlagSet {
+        names: &["SINGLE_ISSUER", "COOP_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL", "CQSIZE"],
+        set: |b| {
+            b.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
+        },
+    },
 ];
 
 /// Completion entries for each submission entry: multishot operations complete more often than they are submitted.
@@ -54,15 +69,15 @@ fn deferred(builder: &mut Builder) -> &mut Builder {
     builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all()
 }
 
-/// A ring of `entries` submissions, bound to this thread, and the names of the flags in effect.
-pub fn build(entries: u32) -> io::Result<(Ring, &'static [&'static str])> {
+/// A ring of `entries` submissions, bound to this thread, with the first of `sets` that the kernel knows; and their names.
+pub fn build(entries: u32, sets: &[FlagSet]) -> io::Result<(Ring, &'static [&'static str])> {
     let mut last = io::Error::from_raw_os_error(libc::EINVAL);
-    for (names, set) in FLAG_SETS {
+    for flags in sets {
         let mut builder = IoUring::builder();
-        set(&mut builder);
+        (flags.set)(&mut builder);
         builder.setup_cqsize(entries.saturating_mul(COMPLETIONS_PER_ENTRY)).setup_clamp();
         match builder.build(entries) {
-            Ok(uring) => return Ok((Ring::new(uring), names)),
+            Ok(uring) => return Ok((Ring::new(uring), flags.names)),
             Err(error) => last = error,
         }
         if last.raw_os_error() != Some(libc::EINVAL) {

@@ -21,7 +21,8 @@ impl Message {
     pub fn point_at(&mut self, chain: &SendChain) -> *const libc::msghdr {
         let mut count = 0;
         for slice in chain.slices(SEND_PARTS_MAX) {
-            self.parts[count] = libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
+            self.parts[count] =
+                libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
             count += 1;
         }
         self.header.msg_iov = self.parts.as_mut_ptr();

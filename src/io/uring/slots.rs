@@ -22,25 +22,74 @@ pub enum Owner {
 
 /// What an operation holds and needs until it completes.
 pub enum Work {
-    Open { path: CString, flags: i32 },
+    Open {
+        path: CString,
+        flags: i32,
+    },
     /// `fd` is the kernel's to close once the entry was pushed.
-    CloseFile { file: FileId, fd: RawFd },
-    Allocate { file: FileId, offset: u64, len: u64 },
+    CloseFile {
+        file: FileId,
+        fd: RawFd,
+    },
+    Allocate {
+        file: FileId,
+        offset: u64,
+        len: u64,
+    },
     /// `len` is below the slice's length only for an injected short write.
-    Write { file: FileId, offset: u64, data: BlockSlice, len: u32, sync: WriteSync },
-    Read { file: FileId, offset: u64, into: Block, at: u32, len: u32 },
-    Flush { file: FileId },
-    Truncate { file: FileId, len: u64 },
-    Rename { from: CString, to: CString },
-    Remove { path: CString, flags: i32 },
-    MakeDir { path: CString },
+    Write {
+        file: FileId,
+        offset: u64,
+        data: BlockSlice,
+        len: u32,
+        sync: WriteSync,
+    },
+    Read {
+        file: FileId,
+        offset: u64,
+        into: Block,
+        at: u32,
+        len: u32,
+    },
+    Flush {
+        file: FileId,
+    },
+    Truncate {
+        file: FileId,
+        len: u64,
+    },
+    Rename {
+        from: CString,
+        to: CString,
+    },
+    Remove {
+        path: CString,
+        flags: i32,
+    },
+    MakeDir {
+        path: CString,
+    },
     /// Two steps: the directory is opened, then synced.
-    SyncDir { path: CString, opened: Option<File> },
-    Accept { listener: ListenerId },
-    Recv { conn: ConnId },
+    SyncDir {
+        path: CString,
+        opened: Option<File>,
+    },
+    Accept {
+        listener: ListenerId,
+    },
+    Recv {
+        conn: ConnId,
+    },
     CancelRecv,
-    Send { conn: ConnId, chain: SendChain, message: Option<Box<Message>> },
-    CloseConn { conn: ConnId, fd: RawFd },
+    Send {
+        conn: ConnId,
+        chain: SendChain,
+        message: Option<Box<Message>>,
+    },
+    CloseConn {
+        conn: ConnId,
+        fd: RawFd,
+    },
 }
 
 impl Work {

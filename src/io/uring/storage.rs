@@ -36,7 +36,7 @@ pub fn caps(dir: &Path) -> Result<StorageCaps, Errno> {
     let device = fs::metadata(dir).map_err(errno)?.dev();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mount = find_mount(&mounts, libc::major(device), libc::minor(device));
-    let magic = stat_fs(dir)?.f_type as i64;
+    let magic = stat_fs(dir)?.f_type;
     let by_magic = MAGICS.iter().find(|(m, _)| *m == magic).map(|(_, name)| *name);
     let file_system = mount.as_ref().map(|m| m.kind).or(by_magic).unwrap_or("unknown").to_string();
     let options = mount.map_or("", |m| m.options);
@@ -93,13 +93,17 @@ fn find_mount(mounts: &str, major: u32, minor: u32) -> Option<Mount<'_>> {
 }
 
 fn has_option(options: &str, names: &[&str]) -> bool {
-    options.split(',').any(|o| names.contains(&o) || names.iter().any(|n| n.ends_with('=') && o.starts_with(n)))
+    options
+        .split(',')
+        .any(|o| names.contains(&o) || names.iter().any(|n| n.ends_with('=') && o.starts_with(n)))
 }
 
 /// One flush reaches every file only where all writes and the journal share the device whose cache is flushed.
 fn shares_flush(file_system: &str, options: &str) -> bool {
     match file_system {
-        "ext4" => !has_option(options, &["journal_path=", "journal_dev=", "nobarrier", "barrier=0", "data=journal"]),
+        "ext4" => {
+            !has_option(options, &["journal_path=", "journal_dev=", "nobarrier", "barrier=0", "data=journal"])
+        }
         "xfs" => !has_option(options, &["logdev=", "rtdev=", "nobarrier"]),
         _ => false,
     }
@@ -115,7 +119,9 @@ fn not_durable(file_system: &str, options: &str) -> Option<&'static str> {
         _ if file_system.starts_with("fuse") || file_system == "virtiofs" => {
             Some("a user-space file system's flush is not a flush of the disk behind it")
         }
-        _ if has_option(options, &["nobarrier", "barrier=0"]) => Some("mounted with nobarrier: flushes are skipped"),
+        _ if has_option(options, &["nobarrier", "barrier=0"]) => {
+            Some("mounted with nobarrier: flushes are skipped")
+        }
         "ext4" | "ext3" if has_option(options, &["data=journal"]) => {
             Some("mounted with data=journal: direct writes silently become buffered ones")
         }

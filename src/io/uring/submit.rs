@@ -207,7 +207,10 @@ impl Uring {
 
 fn file_work(op: Op) -> Result<Work, Errno> {
     let aligned = |offset: u64, len: usize| {
-        assert!(offset.is_multiple_of(ALIGN as u64) && len.is_multiple_of(ALIGN), "direct I/O off its alignment");
+        assert!(
+            offset.is_multiple_of(ALIGN as u64) && len.is_multiple_of(ALIGN),
+            "direct I/O off its alignment"
+        );
     };
     Ok(match op {
         Op::OpenFile { path, mode } => Work::Open { path: c_path(path)?, flags: open_flags(mode) },

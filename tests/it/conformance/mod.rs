@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 use corelog::base::limits::{ALIGN, BLOCK_BYTES};
 use corelog::io::buffer::{Block, BlockSlice};
 use corelog::io::{
-    ConnId, Done, Errno, FileId, Io, ListenerId, Op, OpenMode, Payload, SendChain, SendPart, Token, Wait, WriteSync,
+    ConnId, Done, Errno, FileId, Io, ListenerId, Op, OpenMode, Payload, SendChain, SendPart, Token, Wait,
+    WriteSync,
 };
 
 mod files;
 mod flow;
 mod net;
+mod sim;
 mod uring;
 
 /// What a driver brings to the suite: files and a network that several `Io`s and outside peers share.
@@ -51,9 +53,47 @@ macro_rules! each_case {
         each_case! { $make;
             files: [
                 a_written_block_reads_back,
+                the_end_of_a_file_makes_a_read_short,
+                a_read_fills_only_its_part_of_the_block,
+                parts_of_one_block_go_to_several_places,
+                a_padded_tail_is_rewritten_in_place,
+                allocated_space_reads_as_zeros,
+                truncation_sets_the_length,
+                flushes_and_directory_syncs_succeed,
+                open_modes_do_what_they_say,
+                a_rename_moves_and_replaces,
+                a_removed_file_lives_while_it_is_open,
+                directories_are_made_listed_and_removed,
+                a_close_waits_for_the_files_operations,
+                blocks_are_free_again_after_their_operations,
+                storage_says_what_it_can_do,
+                a_directory_has_one_lock_holder,
             ]
-            flow: []
-            net: []
+            net: [
+                one_accept_takes_many_connections,
+                a_taken_port_is_refused,
+                received_bytes_keep_their_order,
+                without_buffers_a_receive_ends_and_goes_on_when_armed_again,
+                receive_buffers_are_shared_by_all_connections,
+                a_peer_that_leaves_ends_the_receive,
+                a_send_hands_its_chain_back,
+                a_chain_longer_than_one_call_goes_on,
+                both_directions_run_at_once,
+                a_cancelled_receive_ends_and_another_begins,
+                a_close_completes_after_what_was_in_flight,
+                sending_to_a_peer_that_left_fails,
+                connections_come_and_go,
+            ]
+            flow: [
+                five_hundred_operations_are_in_flight,
+                a_turn_hands_out_a_bounded_number,
+                a_turn_sleeps_until_its_time,
+                a_turn_wakes_for_a_completion,
+                waiting_for_one_keeps_the_others,
+                clocks_and_random_numbers_move,
+                the_pool_grows_to_its_budget,
+                dropping_it_ends_what_is_in_flight,
+            ]
         }
     };
     ($make:path; $($area:ident: [$($case:ident,)*])*) => {
@@ -82,7 +122,8 @@ const PATIENCE_MS: u64 = 20_000;
 
 impl Rig {
     pub fn new(world: &mut dyn World) -> Rig {
-        let mut rig = Rig { io: world.io(), next_token: 0xfeed_0000_0000_0001, owed: Vec::new(), kept: Vec::new() };
+        let mut rig =
+            Rig { io: world.io(), next_token: 0xfeed_0000_0000_0001, owed: Vec::new(), kept: Vec::new() };
         assert!(rig.io.grow_pool(), "the pool maps its first slice");
         rig
     }
@@ -114,6 +155,16 @@ impl Rig {
     pub fn take(&mut self, token: Token) -> Option<Done> {
         let at = self.kept.iter().position(|d| d.token == token)?;
         Some(self.kept.remove(at))
+    }
+
+    /// The oldest kept completion of all.
+    pub fn take_any(&mut self) -> Option<Done> {
+        if self.kept.is_empty() { None } else { Some(self.kept.remove(0)) }
+    }
+
+    /// Number of kept completions.
+    pub fn kept(&self) -> usize {
+        self.kept.len()
     }
 
     /// The next completion of `token`, others kept.
