@@ -69,6 +69,7 @@ pub mod config;
 pub mod io;
 pub mod calibrate;
 pub mod wire;
+pub mod controller;
 pub mod log;
 pub mod router;
 

@@ -256,6 +256,11 @@ impl Shard {
         self.store.begin_stop();
     }
 
+    /// A block for other writes of this shard's thread: free, or evicted from the tail cache.
+    pub fn take_block(&mut self, cx: &mut Cx<'_>) -> Option<Block> {
+        self.store.take_block(cx.pool)
+    }
+
     /// Staging memory for `bytes` more: without it the server leaves the request in the socket.
     pub fn room_for(&mut self, bytes: usize, cx: &mut Cx<'_>) -> bool {
         self.store.room_for(cx.pool, bytes, 1)
