@@ -47,6 +47,9 @@ pub enum Refused {
     InconsistentTopicId,
     FetchSessionIdNotFound,
     InvalidFetchSessionEpoch,
+    FetchSessionTopicIdError,
+    MismatchedEndpointType,
+    UnsupportedEndpointType,
     ThrottlingQuotaExceeded,
 }
 

@@ -28,6 +28,10 @@ pub const FRAME_BYTES_MAX: usize = 104_857_600;
 /// Largest frame of a request that is not Produce: cold requests decode into structures up to 36 times their bytes.
 pub const COLD_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Topics, and partitions over all topics, in one Produce or Fetch request. A topic takes as little as 3 bytes of a frame and ten times
+/// that when parsed, so the frame cap alone would let 100 MiB become 1 GiB. 65,536 partitions are more than a broker leads well.
+pub const REQUEST_PARTITIONS_MAX: usize = 65_536;
+
 /// Requests of one connection that are read but not yet answered; beyond it the socket is not read.
 pub const IN_FLIGHT_PER_CONNECTION_MAX: usize = 128;
 

@@ -213,6 +213,11 @@ impl Block {
         unsafe { std::slice::from_raw_parts_mut(self.mem.start, BLOCK_BYTES) }
     }
 
+    /// The number of the pool slice that holds it: the index of a registered buffer.
+    pub fn region_index(&self) -> u16 {
+        self.mem.region.index
+    }
+
     /// Declares the first `filled` bytes written, after something was read into [`Block::as_mut_slice`].
     pub fn set_filled(&mut self, filled: usize) {
         assert!(filled <= BLOCK_BYTES && self.frozen <= filled);
@@ -350,9 +355,19 @@ impl RecvPool {
         })
     }
 
-    /// Buffers that the driver owns again.
-    pub fn take_returned(&mut self) -> Vec<u16> {
-        std::mem::take(&mut *self.shared.returned.borrow_mut())
+    /// Moves the buffers that the driver owns again to the empty `returned`. The two lists trade their memory.
+    pub fn take_returned(&mut self, returned: &mut Vec<u16>) {
+        assert!(returned.is_empty());
+        std::mem::swap(returned, &mut *self.shared.returned.borrow_mut());
+    }
+
+    /// A copy of `bytes` in a free buffer, or none while all are in use. For a driver that copies, and takes no buffers itself.
+    pub fn copy_of(&mut self, bytes: &[u8]) -> Option<RecvBuf> {
+        assert!(bytes.len() <= RECV_BUF_BYTES);
+        let id = self.shared.returned.borrow_mut().pop()?;
+        // SAFETY: a returned buffer belongs to nobody else, `address` checks its bounds, and `bytes` cannot lie inside of it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address(id), bytes.len()) };
+        Some(self.filled(id, bytes.len()))
     }
 
     /// Address of buffer `id`, for handing it to the kernel.
@@ -382,6 +397,11 @@ impl RecvBuf {
     /// A piece that a driver without receive buffers read into memory of its own.
     pub fn owned(bytes: Vec<u8>) -> RecvBuf {
         RecvBuf(RecvBytes::Owned(bytes))
+    }
+
+    /// It holds one of the receive buffers. Who keeps many of these starves the connections: copy with [`RecvBuf::owned`].
+    pub fn is_pooled(&self) -> bool {
+        matches!(self.0, RecvBytes::Pooled { .. })
     }
 }
 
@@ -484,10 +504,15 @@ mod tests {
     #[test]
     fn a_receive_buffer_returns_on_drop() {
         let mut pool = RecvPool::new(2).expect("memory");
-        assert_eq!(pool.take_returned(), vec![0, 1]);
+        let mut returned = Vec::new();
+        pool.take_returned(&mut returned);
+        assert_eq!(returned, vec![0, 1]);
+        returned.clear();
         let buf = pool.filled(1, 10);
-        assert!(pool.take_returned().is_empty());
+        pool.take_returned(&mut returned);
+        assert!(returned.is_empty());
         drop(buf);
-        assert_eq!(pool.take_returned(), vec![1]);
+        pool.take_returned(&mut returned);
+        assert_eq!(returned, vec![1]);
     }
 }

@@ -34,7 +34,7 @@
 //!
 //! # Drivers
 //! `uring` is production: one ring per shard. `sim` is the same seam in memory, on one seed. Both pass the conformance
-//! suite (`tests/it/conformance.rs`); a further driver has to pass it too.
+//! suite (`tests/it/conformance/`); a further driver has to pass it too.
 //!
 //! # Non-obvious
 //! - `Token` is opaque here. Drivers keep their own in-flight slots, so a stale completion can never reach a new owner.
@@ -42,6 +42,7 @@
 //! - `Token`s of cancelled `Recv`s still complete; a connection may be reused only after its last `Done`.
 
 pub mod buffer;
+pub mod signal;
 pub mod sim;
 pub mod uring;
 
@@ -54,6 +55,26 @@ use buffer::{Block, BlockSlice, Pool, RecvBuf};
 /// The caller's name for an operation, handed back in its [`Done`]. The layers above encode kind, slot and generation in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(pub u64);
+
+impl Token {
+    /// `kind` says whose operation it is, `slot` which of theirs, `generation` that the slot was not given to another since.
+    pub fn new(kind: u8, generation: u32, slot: u32) -> Token {
+        Token(u64::from(kind) << 56 | u64::from(generation & 0xff_ffff) << 32 | u64::from(slot))
+    }
+
+    pub fn kind(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+
+    /// The low 24 bits of the generation that `new` was given.
+    pub fn generation(self) -> u32 {
+        (self.0 >> 32) as u32 & 0xff_ffff
+    }
+
+    pub fn slot(self) -> u32 {
+        self.0 as u32
+    }
+}
 
 /// An open file of this driver. Never reused within one `Io` while an operation of the old file is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,53 +1,422 @@
-//! Skeleton: replaced by the driver.
+//! The production driver: one io_uring per shard, used by the thread that made it. It knows operations and descriptors, not what
+//! they are for.
+//!
+//! `push` turns an operation into a slot (which owns its buffers) and a submission entry; `turn` submits everything, sleeps as
+//! allowed, and turns completion entries into `Done`s. Operations that io_uring would hand to a worker thread (open, close of a
+//! file, fallocate, rename, unlink, mkdir, fsync, ftruncate) go that way on purpose: they may block in the file system.
+//!
+//! # Non-obvious
+//! - The ring belongs to the creating thread (SINGLE_ISSUER): make the driver on the shard's own thread.
+//! - One `shutdown(2)` per closed connection is a plain call at the next turn: the ring's SHUTDOWN costs a worker thread.
+//! - A file is closed when its last operation has ended, and a connection when its `Recv` and `Send` have: descriptor numbers that
+//!   the kernel still uses are never free for others.
+//! - `drop` waits for writes that the device has: they cannot be cancelled, and they read our memory.
+
+mod complete;
+mod fault;
+mod lock;
+mod probe;
+mod recv_ring;
+mod ring;
+mod send;
+mod slots;
+mod sockets;
+mod spin;
+mod storage;
+mod submit;
+#[cfg(test)]
+mod tests;
+
+pub use fault::{Counted, Fault, FaultPlan};
+pub use probe::{Probe, Registered, Survey, survey};
+
+use std::collections::VecDeque;
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::buffer::Pool;
-use super::*;
+use io_uring::{opcode, types};
 
-pub struct Uring {
-    pool: Pool,
+use self::recv_ring::RecvRing;
+use self::ring::{Cqe, FLAG_SETS, FlagSet, Ring, Sleep};
+use self::send::Message;
+use self::slots::{NOBODY, Owner, Slots, Table};
+use self::sockets::{Conn, Listener};
+use self::spin::SpinGate;
+use super::buffer::{MappedSlice, Pool, SLICE_BLOCKS};
+use super::{
+    ConnId, DirEntry, DiskSpace, Done, Errno, ListenerId, LockError, Mono, Op, Payload, StorageCaps, Token,
+    Wait,
+};
+use crate::base::error::Fatal;
+use crate::base::limits::{COMPLETIONS_PER_TURN_MAX, RECV_BUF_BYTES};
+
+/// Data directories that one driver may lock.
+const LOCKS_MAX: u32 = 16;
+
+/// Message headers kept for reuse; more are needed only while more sends are in flight.
+const MESSAGES_KEPT: usize = 256;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Most bytes of blocks. Nothing is mapped before `grow_pool`.
+    pub pool_bytes: usize,
+    /// Submission entries of the ring; more operations may be pushed between two turns.
+    pub entries: u32,
+    /// Receive buffers of 64 KiB, mapped at once; at most 32768.
+    pub recv_buffers: u16,
+    /// Spin for a while before sleeping when work comes in quick succession. Off where shards share cores with others.
+    pub spin: bool,
+    /// Bind the calling thread to this CPU.
+    pub cpu: Option<usize>,
 }
 
-#[allow(unused_variables)]
+impl Default for Config {
+    fn default() -> Config {
+        Config { pool_bytes: 64 << 20, entries: 1024, recv_buffers: 256, spin: false, cpu: None }
+    }
+}
+
+/// A file and who uses it.
+struct OpenFile {
+    file: File,
+    in_flight: u32,
+    /// Name of the `CloseFile` that waits for the last operation.
+    closing: Option<u64>,
+}
+
+pub struct Uring {
+    // The ring goes first on drop: what it may touch comes after it.
+    ring: Ring,
+    slots: Slots,
+    recv: RecvRing,
+    pool: Pool,
+    /// By number of the pool slice: the kernel knows its memory.
+    registered: Vec<bool>,
+    files: Table<OpenFile>,
+    conns: Table<Conn>,
+    listeners: Table<Listener>,
+    /// Completions not yet handed out.
+    ready: VecDeque<Done>,
+    /// The completion that `wait` waits for.
+    waited: Option<Done>,
+    /// Connections to shut down, and truncations to make by plain call, at the next turn.
+    shutting: Vec<ConnId>,
+    truncating: Vec<u64>,
+    cqes: Vec<Cqe>,
+    /// Headers to use again.
+    #[expect(
+        clippy::vec_box,
+        reason = "a header moves to a slot and back, and the kernel holds its address"
+    )]
+    messages: Vec<Box<Message>>,
+    locks: Vec<File>,
+    spin: SpinGate,
+    faults: FaultPlan,
+    probe: Probe,
+}
+
 impl Uring {
+    /// A driver for the calling thread.
+    pub fn new(config: Config) -> Result<Uring, Fatal> {
+        Uring::with_flags(config, &FLAG_SETS)
+    }
+
+    fn with_flags(config: Config, flag_sets: &[FlagSet]) -> Result<Uring, Fatal> {
+        let kernel = probe::kernel_release();
+        probe::check_kernel(&kernel)?;
+        if let Some(cpu) = config.cpu {
+            pin(cpu);
+        }
+        let (ring, flags) =
+            ring::build(config.entries, flag_sets).map_err(|e| probe::blocked(&e, &kernel))?;
+        let ftruncate = probe::check_opcodes(ring.uring(), &kernel)?;
+        let mut recv = RecvRing::new(config.recv_buffers).ok_or_else(|| no_memory(config.recv_buffers))?;
+        recv.register(ring.uring()).map_err(|e| probe::blocked(&e, &kernel))?;
+        let pool = Pool::new(config.pool_bytes);
+        let submitter = ring.uring().submitter();
+        submitter.register_files_sparse(LOCKS_MAX).map_err(|e| probe::blocked(&e, &kernel))?;
+        let slices = pool.blocks_max().div_ceil(SLICE_BLOCKS) as u32;
+        let sparse = submitter.register_buffers_sparse(slices);
+        let mut probe = Probe {
+            kernel,
+            flags,
+            registered: Registered::NotYet,
+            ftruncate,
+            memlock_bytes: probe::memlock_bytes(),
+            entries: ring.uring().params().sq_entries(),
+        };
+        if let Err(error) = sparse {
+            fall_back(&mut probe, &error);
+        }
+        Ok(Uring {
+            ring,
+            slots: Slots::default(),
+            recv,
+            pool,
+            registered: Vec::new(),
+            files: Table::new(),
+            conns: Table::new(),
+            listeners: Table::new(),
+            ready: VecDeque::new(),
+            waited: None,
+            shutting: Vec::new(),
+            truncating: Vec::new(),
+            cqes: Vec::with_capacity(COMPLETIONS_PER_TURN_MAX),
+            messages: Vec::new(),
+            locks: Vec::new(),
+            spin: SpinGate::new(config.spin),
+            faults: FaultPlan::new(),
+            probe,
+        })
+    }
+
+    /// What is in effect.
+    pub fn probed(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// For tests: replaces the failures to come.
+    pub fn inject(&mut self, plan: FaultPlan) {
+        self.faults = plan;
+    }
+
     pub fn push(&mut self, op: Op, token: Token) {
-        unreachable!()
+        self.begin(op, Owner::Caller(token));
     }
+
     pub fn turn(&mut self, wait: Wait, out: &mut Vec<Done>) {
-        unreachable!()
+        self.step(wait);
+        let count = self.ready.len().min(COMPLETIONS_PER_TURN_MAX);
+        out.extend(self.ready.drain(..count));
     }
+
     pub fn now(&self) -> Mono {
-        unreachable!()
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is a structure of the type that the call fills; the clock exists on every Linux.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+        Mono(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
     }
+
     pub fn wall_ms(&self) -> i64 {
-        unreachable!()
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => since.as_millis() as i64,
+            Err(before) => -(before.duration().as_millis() as i64),
+        }
     }
+
     pub fn random(&mut self, bytes: &mut [u8]) {
-        unreachable!()
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let rest = &mut bytes[filled..];
+            // SAFETY: the call fills at most the `rest.len()` bytes behind the pointer.
+            let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+            let error = std::io::Error::last_os_error();
+            assert!(got > 0 || error.kind() == std::io::ErrorKind::Interrupted, "getrandom: {error}");
+            filled += got.max(0) as usize;
+        }
     }
+
     pub fn pool(&mut self) -> &mut Pool {
         &mut self.pool
     }
+
     pub fn grow_pool(&mut self) -> bool {
-        unreachable!()
+        let Some(slice) = self.pool.grow() else {
+            return false;
+        };
+        let registered = self.register(&slice);
+        self.registered.resize(usize::from(slice.index), false);
+        self.registered.push(registered);
+        true
     }
+
     pub fn listen(&mut self, addr: SocketAddr) -> Result<(ListenerId, SocketAddr), Errno> {
-        unreachable!()
+        let (listener, addr) = sockets::listen(addr)?;
+        Ok((ListenerId(self.listeners.insert(listener)), addr))
     }
+
+    /// Connects to a listener, for load drivers: the seam has no such operation. Blocks.
+    pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, Errno> {
+        Ok(ConnId(self.conns.insert(sockets::connect(to)?)))
+    }
+
     pub fn list_dir(&mut self, path: &Path) -> Result<Vec<DirEntry>, Errno> {
-        unreachable!()
+        storage::list(path)
     }
+
     pub fn storage_caps(&mut self, path: &Path) -> Result<StorageCaps, Errno> {
-        unreachable!()
+        storage::caps(path)
     }
+
     pub fn disk_space(&mut self, path: &Path) -> Result<DiskSpace, Errno> {
-        unreachable!()
+        storage::space(path)
     }
+
     pub fn lock_dir(&mut self, dir: &Path) -> Result<(), LockError> {
-        unreachable!()
+        let index = self.locks.len() as u32;
+        assert!(index < LOCKS_MAX, "more data directories than LOCKS_MAX");
+        let lock = lock::take(dir)?;
+        let registered = self.ring.uring().submitter().register_files_update(index, &[lock.as_raw_fd()]);
+        registered.map_err(|e| LockError::Failed(storage::errno(e)))?;
+        self.locks.push(lock);
+        Ok(())
     }
+
     pub fn wait(&mut self, op: Op) -> Done {
-        unreachable!()
+        assert!(!submit::is_multishot(&op), "an operation without one end cannot be waited for");
+        self.begin(op, Owner::Waiter);
+        loop {
+            if let Some(done) = self.waited.take() {
+                return done;
+            }
+            self.step(Wait::Forever);
+        }
+    }
+
+    /// Submits, sleeps if nothing is at hand, and moves completions to `ready`.
+    fn step(&mut self, wait: Wait) {
+        self.recv.give_back();
+        self.make_plain_calls();
+        let idle = self.ready.is_empty() && self.waited.is_none() && !self.ring.has_completions();
+        match wait {
+            Wait::Forever if idle => self.sleep(None),
+            Wait::Until(time) if idle => self.sleep(Some(time)),
+            _ if self.ring.has_queued() || self.ring.has_deferred() => self.ring.enter(Sleep::No),
+            _ => {}
+        }
+        let mut cqes = std::mem::take(&mut self.cqes);
+        self.ring.take(COMPLETIONS_PER_TURN_MAX.saturating_sub(self.ready.len()), &mut cqes);
+        cqes.drain(..).for_each(|cqe| self.complete(cqe));
+        self.cqes = cqes;
+    }
+
+    fn sleep(&mut self, until: Option<Mono>) {
+        let start = self.now();
+        let left = until.map(|time| time.0.saturating_sub(start.0));
+        let spin_ns = self.spin.spin_ns(start.0).min(left.unwrap_or(u64::MAX));
+        if spin_ns > 0 && self.spin(start, spin_ns) {
+            return;
+        }
+        let sleep = match until.map(|time| time.0.saturating_sub(self.now().0)) {
+            None => Sleep::Forever,
+            Some(0) => Sleep::No,
+            Some(ns) => Sleep::Ns(ns),
+        };
+        self.ring.enter(sleep);
+        if self.spin.enabled() {
+            self.spin.waited(self.now().0 - start.0, spin_ns, false);
+        }
+    }
+
+    /// Looks for completions until `spin_ns` have passed; true if there are some.
+    fn spin(&mut self, start: Mono, spin_ns: u64) -> bool {
+        if self.ring.has_queued() {
+            self.ring.enter(Sleep::No);
+        }
+        loop {
+            if self.ring.has_deferred() {
+                self.ring.enter(Sleep::No);
+            }
+            let spun = self.now().0 - start.0;
+            if self.ring.has_completions() {
+                self.spin.waited(spun, spun, true);
+                return true;
+            }
+            if spun >= spin_ns {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Shuts connections down and truncates, as pushed since the last turn.
+    fn make_plain_calls(&mut self) {
+        while let Some(conn) = self.shutting.pop() {
+            let state = self.conns.get_mut(conn.0);
+            state.shut();
+            if let Some(recv) = state.recv {
+                self.cancel(recv);
+            }
+            self.close_if_quiet(conn);
+        }
+        while let Some(user_data) = self.truncating.pop() {
+            self.truncate_by_call(user_data);
+        }
+    }
+
+    /// Asks for the end of an operation; nobody waits for the answer.
+    fn cancel(&mut self, target: u64) {
+        let entry = opcode::AsyncCancel::new(target).build().user_data(NOBODY);
+        // SAFETY: the entry points at no memory.
+        unsafe { self.ring.push(entry) };
+    }
+
+    fn register(&mut self, slice: &MappedSlice) -> bool {
+        if matches!(self.probe.registered, Registered::Fallback(_)) {
+            return false;
+        }
+        let part = libc::iovec { iov_base: slice.start.cast(), iov_len: slice.len };
+        let submitter = self.ring.uring().submitter();
+        // SAFETY: the slice stays mapped while a block of it is in use, and every operation in flight holds its block.
+        match unsafe { submitter.register_buffers_update(u32::from(slice.index), &[part], None) } {
+            Ok(()) => self.probe.registered = Registered::Yes,
+            Err(error) => fall_back(&mut self.probe, &error),
+        }
+        self.probe.registered == Registered::Yes
+    }
+
+    fn finish(&mut self, owner: Owner, result: Result<u32, Errno>, more: bool, payload: Payload) {
+        match owner {
+            Owner::Caller(token) => self.ready.push_back(Done { token, result, more, payload }),
+            Owner::Waiter => self.waited = Some(Done { token: Token(0), result, more, payload }),
+        }
+    }
+}
+
+impl Drop for Uring {
+    /// Ends every operation before any memory goes: cancels what can be, waits for the rest.
+    fn drop(&mut self) {
+        self.conns.iter_mut().for_each(Conn::shut);
+        let everything = types::CancelBuilder::any().all();
+        let entry = opcode::AsyncCancel2::new(everything).build().user_data(NOBODY);
+        // SAFETY: the entry points at no memory.
+        unsafe { self.ring.push(entry) };
+        while self.slots.in_flight() > 0 {
+            self.step(Wait::Until(self.now().plus_ms(100)));
+            self.ready.clear();
+            self.waited = None;
+        }
+        self.locks.iter().for_each(lock::release);
+    }
+}
+
+/// Says once that blocks cannot be registered, and remembers it.
+fn fall_back(probe: &mut Probe, error: &std::io::Error) {
+    tracing::warn!(%error, "blocks are not registered with the kernel: plain READ and WRITE (FALLBACK)");
+    probe.registered = Registered::Fallback(error.to_string());
+}
+
+fn no_memory(buffers: u16) -> Fatal {
+    Fatal {
+        code: "out-of-memory",
+        summary: "no memory for receive buffers".into(),
+        found: format!("{buffers} buffers of {RECV_BUF_BYTES} bytes refused"),
+        means: "the process may not map that much".into(),
+        tries: vec!["a smaller memory budget, or a higher limit: ulimit -v, memory.max".into()],
+    }
+}
+
+fn pin(cpu: usize) {
+    // SAFETY: `cpu_set_t` is an array of integers, for which all zeros is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the call checks `cpu` against the size of the set.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the set is read with its own size; 0 is the calling thread.
+    let rc = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    if rc != 0 {
+        tracing::warn!(cpu, error = %std::io::Error::last_os_error(), "the thread cannot be bound to its CPU");
     }
 }

@@ -1,0 +1,86 @@
+//! Recovery's view of the seam: blocking reads and single operations, before the first connection is accepted.
+
+use std::path::Path;
+
+use crate::base::ids::Uuid;
+use crate::io::buffer::Block;
+use crate::io::{DirEntry, Done, Errno, FileId, Io, Op, OpenMode, Payload};
+use crate::log::store::Source;
+
+pub struct IoSource<'a> {
+    io: &'a mut Io,
+}
+
+impl<'a> IoSource<'a> {
+    pub fn new(io: &'a mut Io) -> IoSource<'a> {
+        IoSource { io }
+    }
+
+    /// A free block; grows the pool if there is none.
+    pub fn block(&mut self) -> Result<Block, Errno> {
+        loop {
+            if let Some(block) = self.io.pool().take() {
+                return Ok(block);
+            }
+            if !self.io.grow_pool() {
+                return Err(Errno::NOMEM);
+            }
+        }
+    }
+
+    /// Runs one operation that moves bytes and returns how many.
+    pub fn transfer(&mut self, op: Op) -> Result<u32, Errno> {
+        self.io.wait(op).result
+    }
+}
+
+impl Source for IoSource<'_> {
+    fn list(&mut self, dir: &Path) -> Result<Vec<DirEntry>, Errno> {
+        self.io.list_dir(dir)
+    }
+
+    fn open(&mut self, path: &Path, mode: OpenMode) -> Result<FileId, Errno> {
+        let done = self.io.wait(Op::OpenFile { path: path.to_path_buf(), mode });
+        done.result?;
+        match done.payload {
+            Payload::Opened(file) => Ok(file),
+            _ => Err(Errno::IO),
+        }
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.io.wait(Op::CloseFile { file });
+    }
+
+    fn read(&mut self, file: FileId, position: u64, len: usize) -> Result<Block, Errno> {
+        let into = self.block()?;
+        let done: Done = self.io.wait(Op::Read { file, offset: position, into, at: 0, len: len as u32 });
+        let read = done.result?;
+        match done.payload {
+            Payload::Read(mut block) => {
+                block.set_filled(read as usize);
+                Ok(block)
+            }
+            _ => Err(Errno::IO),
+        }
+    }
+
+    fn run(&mut self, op: Op) -> Result<(), Errno> {
+        self.io.wait(op).result.map(|_| ())
+    }
+
+    fn uuid(&mut self) -> Uuid {
+        random_uuid(self.io)
+    }
+
+    fn wall_ms(&self) -> i64 {
+        self.io.wall_ms()
+    }
+}
+
+/// A version 4 uuid from the seam's randomness.
+pub fn random_uuid(io: &mut Io) -> Uuid {
+    let mut bytes = [0u8; 16];
+    io.random(&mut bytes);
+    Uuid::from_random(bytes)
+}

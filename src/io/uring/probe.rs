@@ -1,0 +1,287 @@
+//! What this kernel and this process may do with io_uring, and what to say when it is too little.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use io_uring::{IoUring, opcode};
+
+use super::{Config, Uring, storage};
+use crate::base::error::Fatal;
+
+/// Oldest kernel with DEFER_TASKRUN, multishot receive and provided-buffer rings.
+const KERNEL_MIN: (u32, u32) = (6, 1);
+
+/// Operations that the driver cannot do without; all of them are in 6.1.
+const OPCODES: [(&str, u8); 15] = [
+    ("READ", opcode::Read::CODE),
+    ("WRITE", opcode::Write::CODE),
+    ("READ_FIXED", opcode::ReadFixed::CODE),
+    ("WRITE_FIXED", opcode::WriteFixed::CODE),
+    ("FSYNC", opcode::Fsync::CODE),
+    ("FALLOCATE", opcode::Fallocate::CODE),
+    ("OPENAT", opcode::OpenAt::CODE),
+    ("RENAMEAT", opcode::RenameAt::CODE),
+    ("UNLINKAT", opcode::UnlinkAt::CODE),
+    ("MKDIRAT", opcode::MkDirAt::CODE),
+    ("ACCEPT", opcode::AcceptMulti::CODE),
+    ("RECV", opcode::RecvMulti::CODE),
+    ("SEND", opcode::Send::CODE),
+    ("SENDMSG", opcode::SendMsg::CODE),
+    ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
+];
+
+/// Whether blocks are registered with the kernel, which saves it pinning their pages for each operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// No block was mapped yet.
+    NotYet,
+    Yes,
+    /// Refused: plain READ and WRITE are used, and results are to be marked.
+    Fallback(String),
+}
+
+/// What is in effect in one driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Release of the running kernel, as in `6.18.1`.
+    pub kernel: String,
+    /// Names of the ring's set-up flags.
+    pub flags: &'static [&'static str],
+    pub registered: Registered,
+    /// FTRUNCATE is an operation of the ring (6.9); a plain call otherwise.
+    pub ftruncate: bool,
+    /// RLIMIT_MEMLOCK in bytes; none if unlimited.
+    pub memlock_bytes: Option<u64>,
+    pub entries: u32,
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let buffers = match &self.registered {
+            Registered::NotYet => "not mapped yet".to_string(),
+            Registered::Yes => "registered".to_string(),
+            Registered::Fallback(why) => format!("FALLBACK, not registered ({why})"),
+        };
+        let memlock = self.memlock_bytes.map_or("unlimited".to_string(), |b| format!("{} KiB", b / 1024));
+        write!(
+            f,
+            "kernel {} · io_uring({}) · {} entries · buffers {buffers} · memlock {memlock}",
+            self.kernel,
+            self.flags.join(","),
+            self.entries
+        )
+    }
+}
+
+/// What `check` prints: the driver as it would run, and what is missing with its remedy.
+pub struct Survey {
+    pub ring: Result<Probe, Fatal>,
+    pub lacking: Vec<Fatal>,
+}
+
+impl fmt::Display for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.ring {
+            Ok(probe) => write!(f, "{probe}")?,
+            Err(fatal) => write!(f, "{fatal}")?,
+        }
+        self.lacking.iter().try_for_each(|fatal| write!(f, "\n{fatal}"))
+    }
+}
+
+/// Tries a small driver on the calling thread, and direct I/O in `dir`.
+pub fn survey(dir: Option<&Path>) -> Survey {
+    let config = Config { pool_bytes: 16 << 20, entries: 64, recv_buffers: 8, ..Config::default() };
+    let ring = Uring::new(config).map(|mut uring| {
+        uring.grow_pool();
+        uring.probed().clone()
+    });
+    let mut lacking = Vec::new();
+    if let Ok(Probe { registered: Registered::Fallback(why), memlock_bytes, .. }) = &ring {
+        lacking.push(memlock_low(why, *memlock_bytes));
+    }
+    if let Some(dir) = dir {
+        lacking.extend(lacking_storage(dir));
+    }
+    Survey { ring, lacking }
+}
+
+pub fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_string()
+}
+
+/// Refuses a kernel that is too old to try.
+pub fn check_kernel(release: &str) -> Result<(), Fatal> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= KERNEL_MIN {
+        return Ok(());
+    }
+    Err(Fatal {
+        code: "kernel-old",
+        summary: format!("Linux {release} is older than 6.1"),
+        found: format!("kernel {release}"),
+        means: "multishot receive and deferred task work of io_uring are missing".into(),
+        tries: vec!["upgrade the kernel to 6.1 or later (6.6 or later is best)".into()],
+    })
+}
+
+/// Refuses a kernel without an operation that the driver needs; tells whether FTRUNCATE is there.
+pub fn check_opcodes(uring: &IoUring, release: &str) -> Result<bool, Fatal> {
+    let mut probe = io_uring::Probe::new();
+    uring.submitter().register_probe(&mut probe).map_err(|e| blocked(&e, release))?;
+    let missing: Vec<&str> =
+        OPCODES.iter().filter(|(_, code)| !probe.is_supported(*code)).map(|(name, _)| *name).collect();
+    let params = uring.params();
+    if missing.is_empty() && params.is_feature_nodrop() && params.is_feature_ext_arg() {
+        return Ok(probe.is_supported(opcode::Ftruncate::CODE));
+    }
+    Err(Fatal {
+        code: "kernel-old",
+        summary: "io_uring of this kernel lacks operations".into(),
+        found: format!(
+            "kernel {release}, missing: {}",
+            if missing.is_empty() { "features" } else { "operations" }
+        ),
+        means: format!("the driver needs {}", missing.join(" ")),
+        tries: vec!["upgrade the kernel to 6.1 or later (6.6 or later is best)".into()],
+    })
+}
+
+/// Explains why a ring could not be set up.
+pub fn blocked(error: &io::Error, release: &str) -> Fatal {
+    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    explain(error, release, disabled.trim(), has_seccomp_filter(&status))
+}
+
+/// `disabled` is the value of `kernel.io_uring_disabled`, empty where the kernel has no such switch.
+fn explain(error: &io::Error, release: &str, disabled: &str, seccomp: bool) -> Fatal {
+    let found = format!(
+        "io_uring_setup: {error} · kernel {release} · kernel.io_uring_disabled = {} · seccomp {}",
+        if disabled.is_empty() { "absent" } else { disabled },
+        if seccomp { "filter active" } else { "off" }
+    );
+    let forbidden = matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS));
+    match disabled {
+        "1" | "2" if forbidden => Fatal {
+            code: "uring-disabled",
+            summary: "io_uring is switched off on this host".into(),
+            found,
+            means: "the sysctl kernel.io_uring_disabled forbids it to this process".into(),
+            tries: vec![
+                "sysctl -w kernel.io_uring_disabled=0".into(),
+                "with 1: add the user to the group of kernel.io_uring_group".into(),
+            ],
+        },
+        _ if forbidden && seccomp => Fatal {
+            code: "uring-blocked",
+            summary: format!("io_uring_setup is not permitted ({error})"),
+            found,
+            means: "the container runtime blocks io_uring (Docker's default profile does)".into(),
+            tries: vec![
+                "--security-opt seccomp=seccomp.json        (corelog generate seccomp > seccomp.json)".into(),
+            ],
+        },
+        _ => Fatal {
+            code: if forbidden { "uring-blocked" } else { "uring-setup" },
+            summary: format!("io_uring cannot be set up ({error})"),
+            found,
+            means: "the kernel refused a ring".into(),
+            tries: vec![
+                "corelog check".into(),
+                "look at the limits of memory and open files: ulimit -a".into(),
+            ],
+        },
+    }
+}
+
+/// RLIMIT_MEMLOCK of this process in bytes; none if unlimited.
+pub fn memlock_bytes() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a structure of the type that the call fills.
+    let rc = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    (rc == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+fn memlock_low(why: &str, limit: Option<u64>) -> Fatal {
+    Fatal {
+        code: "memlock",
+        summary: "blocks cannot be registered with the kernel".into(),
+        found: format!(
+            "{why} · RLIMIT_MEMLOCK {}",
+            limit.map_or("unlimited".into(), |b| format!("{} KiB", b / 1024))
+        ),
+        means: "plain READ and WRITE are used: more CPU for each operation; results are marked FALLBACK"
+            .into(),
+        tries: vec![
+            "LimitMEMLOCK=infinity in the systemd unit, or --ulimit memlock=-1 for a container".into(),
+            "setcap cap_ipc_lock+ep on the binary".into(),
+        ],
+    }
+}
+
+fn lacking_storage(dir: &Path) -> Option<Fatal> {
+    let caps = match storage::caps(dir) {
+        Ok(caps) => caps,
+        Err(error) => {
+            return Some(Fatal {
+                code: "data-dir",
+                summary: format!("{} cannot be used", dir.display()),
+                found: error.to_string(),
+                means: "files cannot be made there".into(),
+                tries: vec![format!("mkdir -p {0} && chown corelog {0}", dir.display())],
+            });
+        }
+    };
+    let means = match (caps.not_durable, caps.direct) {
+        (Some(why), _) => why,
+        (None, false) => "without O_DIRECT writes go through the page cache",
+        (None, true) => return None,
+    };
+    Some(Fatal {
+        code: "odirect-unsupported",
+        summary: format!("{} cannot hold durable data", dir.display()),
+        found: format!("{}, O_DIRECT {}", caps.file_system, if caps.direct { "works" } else { "refused" }),
+        means: means.into(),
+        tries: vec!["a data directory on ext4 or XFS on a local disk".into()],
+    })
+}
+
+/// Mode 2 of the `Seccomp` line is a filter (proc_pid_status(5)).
+fn has_seccomp_filter(status: &str) -> bool {
+    status.lines().find_map(|l| l.strip_prefix("Seccomp:")).is_some_and(|mode| mode.trim() == "2")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_are_refused_by_name() {
+        assert!(check_kernel("6.1.0-18-amd64").is_ok());
+        assert!(check_kernel("6.18.44").is_ok());
+        assert!(check_kernel("7.0-rc1").is_ok());
+        assert_eq!(check_kernel("5.15.0-91-generic").expect_err("too old").code, "kernel-old");
+    }
+
+    #[test]
+    fn a_refusal_names_its_cause() {
+        let refused = io::Error::from_raw_os_error(libc::EPERM);
+        let code = |disabled, seccomp| explain(&refused, "6.18", disabled, seccomp).code;
+        assert_eq!(code("2", false), "uring-disabled");
+        assert_eq!(code("1", true), "uring-disabled");
+        assert_eq!(code("0", true), "uring-blocked");
+        assert_eq!(code("", false), "uring-blocked");
+        let no_memory = io::Error::from_raw_os_error(libc::ENOMEM);
+        assert_eq!(explain(&no_memory, "6.18", "0", true).code, "uring-setup");
+    }
+
+    #[test]
+    fn seccomp_is_read_from_its_line() {
+        assert!(has_seccomp_filter("Name:\tx\nSeccomp:\t2\n"));
+        assert!(!has_seccomp_filter("Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n"));
+    }
+}

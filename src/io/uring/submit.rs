@@ -1,0 +1,293 @@
+//! Operations in: from an [`Op`] to a slot and a submission entry.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use io_uring::types::{Fd, FsyncFlags};
+use io_uring::{opcode, squeue};
+
+use super::recv_ring::GROUP;
+use super::send::Message;
+use super::slots::{Owner, Work};
+use super::{Fault, Uring};
+use crate::base::limits::{ALIGN, BLOCK_BYTES};
+use crate::io::{ConnId, Errno, FileId, ListenerId, Op, OpenMode, Payload, SendChain, WriteSync};
+
+const CWD: Fd = Fd(libc::AT_FDCWD);
+const FILE_MODE: libc::mode_t = 0o640;
+const DIR_MODE: libc::mode_t = 0o750;
+
+/// Sends go on until all is sent (fewer completions, shorter only at an error), and a closed peer is an error, not a signal.
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+
+/// Operations whose completions have no fixed number.
+pub fn is_multishot(op: &Op) -> bool {
+    matches!(op, Op::Accept { .. } | Op::Recv { .. })
+}
+
+impl Uring {
+    pub(super) fn begin(&mut self, op: Op, owner: Owner) {
+        match self.faults.next(&op) {
+            Some(Fault::Fails(errno)) => return self.refuse(op, owner, errno),
+            Some(Fault::Short) => return self.begin_short(op, owner),
+            None => {}
+        }
+        match op {
+            Op::Accept { listener } => self.begin_accept(listener, owner),
+            Op::Recv { conn } => self.begin_recv(conn, owner),
+            Op::CancelRecv { conn } => self.begin_cancel(conn, owner),
+            Op::Send { conn, chain } => self.begin_send(conn, chain, owner),
+            Op::CloseConn { conn } => self.begin_close_conn(conn, owner),
+            Op::CloseFile { file } => self.begin_close_file(file, owner),
+            op => match file_work(op) {
+                Ok(work) => self.begin_file(work, owner),
+                Err(errno) => self.finish(owner, Err(errno), false, Payload::None),
+            },
+        }
+    }
+
+    fn begin_file(&mut self, work: Work, owner: Owner) {
+        if let Some(file) = work.file() {
+            let state = self.files.get_mut(file.0);
+            assert!(state.closing.is_none(), "operation on a file that is being closed");
+            state.in_flight += 1;
+        }
+        let by_call = matches!(work, Work::Truncate { .. }) && !self.probe.ftruncate;
+        let user_data = self.slots.insert(owner, work);
+        if by_call {
+            self.truncating.push(user_data);
+        } else {
+            self.submit_file(user_data);
+        }
+    }
+
+    /// Pushes the entry of a file operation: its first, or that of its next step.
+    pub(super) fn submit_file(&mut self, user_data: u64) {
+        let held = self.slots.get_mut(user_data).expect("an operation in flight");
+        let fd = held.work.file().map_or(CWD, |f| Fd(self.files.get(f.0).file.as_raw_fd()));
+        let entry = file_entry(fd, &mut held.work, &self.registered).user_data(user_data);
+        // SAFETY: paths and buffers belong to the slot until the completion; blocks and strings do not move with it.
+        unsafe { self.ring.push(entry) };
+    }
+
+    fn begin_close_file(&mut self, file: FileId, owner: Owner) {
+        let user_data = self.slots.insert(owner, Work::CloseFile { file, fd: -1 });
+        let state = self.files.get_mut(file.0);
+        assert!(state.closing.is_none(), "a file is closed once");
+        state.closing = Some(user_data);
+        self.close_if_idle(file);
+    }
+
+    /// Closes a file that was asked to close once nothing of it is in flight.
+    pub(super) fn close_if_idle(&mut self, file: FileId) {
+        let state = self.files.get(file.0);
+        let Some(user_data) = state.closing.filter(|_| state.in_flight == 0) else {
+            return;
+        };
+        let raw = self.files.take(file.0).file.into_raw_fd();
+        self.slots.get_mut(user_data).expect("the close in flight").work = Work::CloseFile { file, fd: raw };
+        // On a worker: the last close of a removed file frees its space, which may take long.
+        let entry = opcode::Close::new(Fd(raw)).build().flags(squeue::Flags::ASYNC).user_data(user_data);
+        // SAFETY: the entry points at no memory, and the descriptor is the entry's alone.
+        unsafe { self.ring.push(entry) };
+    }
+
+    fn begin_accept(&mut self, listener: ListenerId, owner: Owner) {
+        let user_data = self.slots.insert(owner, Work::Accept { listener });
+        let state = self.listeners.get_mut(listener.0);
+        assert!(state.accept.is_none(), "one Accept per listener");
+        state.accept = Some(user_data);
+        let fd = Fd(state.socket.as_raw_fd());
+        let entry = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build().user_data(user_data);
+        // SAFETY: the entry points at no memory.
+        unsafe { self.ring.push(entry) };
+    }
+
+    fn begin_recv(&mut self, conn: ConnId, owner: Owner) {
+        let user_data = self.slots.insert(owner, Work::Recv { conn });
+        let state = self.conns.get_mut(conn.0);
+        assert!(state.recv.is_none() && state.closing.is_none(), "one Recv per open connection");
+        state.recv = Some(user_data);
+        let entry = opcode::RecvMulti::new(Fd(state.socket.as_raw_fd()), GROUP).build().user_data(user_data);
+        // SAFETY: the entry points at no memory; the kernel writes to the buffers that it was provided with.
+        unsafe { self.ring.push(entry) };
+    }
+
+    fn begin_cancel(&mut self, conn: ConnId, owner: Owner) {
+        let Some(target) = self.conns.get(conn.0).recv else {
+            return self.finish(owner, Ok(0), false, Payload::None);
+        };
+        let user_data = self.slots.insert(owner, Work::CancelRecv);
+        let entry = opcode::AsyncCancel::new(target).build().user_data(user_data);
+        // SAFETY: the entry points at no memory.
+        unsafe { self.ring.push(entry) };
+    }
+
+    fn begin_send(&mut self, conn: ConnId, chain: SendChain, owner: Owner) {
+        let state = self.conns.get_mut(conn.0);
+        assert!(state.send.is_none() && state.closing.is_none(), "one Send per open connection");
+        if chain.is_done() {
+            return self.finish(owner, Ok(0), false, Payload::Sent(chain));
+        }
+        let fd = Fd(state.socket.as_raw_fd());
+        let mut slices = chain.slices(2);
+        let (first, single) = (slices.next().unwrap_or_default(), slices.next().is_none());
+        let (start, len) = (first.as_ptr(), first.len() as u32);
+        drop(slices);
+        let (entry, message) = if single {
+            (opcode::Send::new(fd, start, len).flags(SEND_FLAGS).build(), None)
+        } else {
+            let mut message = self.messages.pop().unwrap_or_else(Message::new);
+            let header = message.point_at(&chain);
+            (opcode::SendMsg::new(fd, header).flags(SEND_FLAGS as u32).build(), Some(message))
+        };
+        let user_data = self.slots.insert(owner, Work::Send { conn, chain, message });
+        state.send = Some(user_data);
+        // SAFETY: the chain's parts and the boxed message belong to the slot until the completion.
+        unsafe { self.ring.push(entry.user_data(user_data)) };
+    }
+
+    fn begin_close_conn(&mut self, conn: ConnId, owner: Owner) {
+        let user_data = self.slots.insert(owner, Work::CloseConn { conn, fd: -1 });
+        let state = self.conns.get_mut(conn.0);
+        assert!(state.closing.is_none(), "a connection is closed once");
+        state.closing = Some(user_data);
+        self.shutting.push(conn);
+    }
+
+    /// Closes a connection that was shut down, once nothing of it is in flight.
+    pub(super) fn close_if_quiet(&mut self, conn: ConnId) {
+        let state = self.conns.get(conn.0);
+        let Some(user_data) = state.closing.filter(|_| state.is_quiet()) else {
+            return;
+        };
+        let raw = self.conns.take(conn.0).socket.into_raw_fd();
+        self.slots.get_mut(user_data).expect("the close in flight").work = Work::CloseConn { conn, fd: raw };
+        let entry = opcode::Close::new(Fd(raw)).build().user_data(user_data);
+        // SAFETY: the entry points at no memory, and the descriptor is the entry's alone.
+        unsafe { self.ring.push(entry) };
+    }
+
+    /// An injected failure: nothing is carried out, and buffers go back.
+    fn refuse(&mut self, op: Op, owner: Owner, errno: Errno) {
+        let payload = match op {
+            Op::Write { data, .. } => Payload::Written(data),
+            Op::Read { into, .. } => Payload::Read(into),
+            _ => Payload::None,
+        };
+        self.finish(owner, Err(errno), false, payload);
+    }
+
+    /// An injected short read or write: the first half of its pages is carried out.
+    fn begin_short(&mut self, op: Op, owner: Owner) {
+        let half = |len: usize| (len / 2 / ALIGN * ALIGN) as u32;
+        match op {
+            Op::Write { data, .. } if half(data.len()) == 0 => {
+                self.finish(owner, Ok(0), false, Payload::Written(data));
+            }
+            Op::Write { file, offset, data, sync } => {
+                let len = half(data.len());
+                self.begin_file(Work::Write { file, offset, data, len, sync }, owner);
+            }
+            Op::Read { into, len, .. } if half(len as usize) == 0 => {
+                self.finish(owner, Ok(0), false, Payload::Read(into));
+            }
+            Op::Read { file, offset, into, at, len } => {
+                self.begin_file(Work::Read { file, offset, into, at, len: half(len as usize) }, owner);
+            }
+            op => match file_work(op) {
+                Ok(work) => self.begin_file(work, owner),
+                Err(errno) => self.finish(owner, Err(errno), false, Payload::None),
+            },
+        }
+    }
+}
+
+fn file_work(op: Op) -> Result<Work, Errno> {
+    let aligned = |offset: u64, len: usize| {
+        assert!(
+            offset.is_multiple_of(ALIGN as u64) && len.is_multiple_of(ALIGN),
+            "direct I/O off its alignment"
+        );
+    };
+    Ok(match op {
+        Op::OpenFile { path, mode } => Work::Open { path: c_path(path)?, flags: open_flags(mode) },
+        Op::Allocate { file, offset, len } => Work::Allocate { file, offset, len },
+        Op::Write { file, offset, data, sync } => {
+            aligned(offset, data.len());
+            assert!(data.as_ptr().addr().is_multiple_of(ALIGN), "a direct write from unaligned memory");
+            let len = data.len() as u32;
+            Work::Write { file, offset, data, len, sync }
+        }
+        Op::Read { file, offset, into, at, len } => {
+            aligned(offset, len as usize);
+            assert!((at as usize).is_multiple_of(ALIGN) && at as usize + len as usize <= BLOCK_BYTES);
+            Work::Read { file, offset, into, at, len }
+        }
+        Op::Flush { file } => Work::Flush { file },
+        Op::Truncate { file, len } => Work::Truncate { file, len },
+        Op::Rename { from, to } => Work::Rename { from: c_path(from)?, to: c_path(to)? },
+        Op::RemoveFile { path } => Work::Remove { path: c_path(path)?, flags: 0 },
+        Op::RemoveDir { path } => Work::Remove { path: c_path(path)?, flags: libc::AT_REMOVEDIR },
+        Op::MakeDir { path } => Work::MakeDir { path: c_path(path)? },
+        Op::SyncDir { path } => Work::SyncDir { path: c_path(path)?, opened: None },
+        Op::CloseFile { .. } | Op::Accept { .. } | Op::Recv { .. } | Op::CancelRecv { .. } => unreachable!(),
+        Op::Send { .. } | Op::CloseConn { .. } => unreachable!(),
+    })
+}
+
+fn file_entry(fd: Fd, work: &mut Work, registered: &[bool]) -> squeue::Entry {
+    let known = |region: u16| registered.get(usize::from(region)).copied().unwrap_or(false);
+    match work {
+        Work::Open { path, flags } => {
+            opcode::OpenAt::new(CWD, path.as_ptr()).flags(*flags).mode(FILE_MODE).build()
+        }
+        Work::Allocate { offset, len, .. } => opcode::Fallocate::new(fd, *len).offset(*offset).build(),
+        Work::Write { offset, data, len, sync, .. } => {
+            let flags = if *sync == WriteSync::Dsync { libc::RWF_DSYNC } else { 0 };
+            let (start, region) = (data.as_ptr(), data.region_index());
+            if known(region) {
+                opcode::WriteFixed::new(fd, start, *len, region).offset(*offset).rw_flags(flags).build()
+            } else {
+                opcode::Write::new(fd, start, *len).offset(*offset).rw_flags(flags).build()
+            }
+        }
+        Work::Read { offset, into, at, len, .. } => {
+            let region = into.region_index();
+            let start = into.as_mut_slice()[*at as usize..].as_mut_ptr();
+            if known(region) {
+                opcode::ReadFixed::new(fd, start, *len, region).offset(*offset).build()
+            } else {
+                opcode::Read::new(fd, start, *len).offset(*offset).build()
+            }
+        }
+        Work::Flush { .. } => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
+        Work::Truncate { len, .. } => opcode::Ftruncate::new(fd, *len).build(),
+        Work::Rename { from, to } => opcode::RenameAt::new(CWD, from.as_ptr(), CWD, to.as_ptr()).build(),
+        Work::Remove { path, flags } => opcode::UnlinkAt::new(CWD, path.as_ptr()).flags(*flags).build(),
+        Work::MakeDir { path } => opcode::MkDirAt::new(CWD, path.as_ptr()).mode(DIR_MODE).build(),
+        Work::SyncDir { path, opened: None } => {
+            let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+            opcode::OpenAt::new(CWD, path.as_ptr()).flags(flags).build()
+        }
+        Work::SyncDir { opened: Some(dir), .. } => opcode::Fsync::new(Fd(dir.as_raw_fd())).build(),
+        Work::CloseFile { .. } | Work::Accept { .. } | Work::Recv { .. } | Work::CancelRecv => unreachable!(),
+        Work::Send { .. } | Work::CloseConn { .. } => unreachable!(),
+    }
+}
+
+fn open_flags(mode: OpenMode) -> i32 {
+    let mode = match mode {
+        OpenMode::Read => libc::O_RDONLY,
+        OpenMode::Write => libc::O_RDWR,
+        OpenMode::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+        OpenMode::Replace => libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC,
+    };
+    mode | libc::O_DIRECT | libc::O_NOATIME | libc::O_CLOEXEC
+}
+
+fn c_path(path: PathBuf) -> Result<CString, Errno> {
+    CString::new(path.into_os_string().into_vec()).map_err(|_| Errno::INVAL)
+}

@@ -1,0 +1,93 @@
+//! From bytes to handlers: cuts frames, looks at the header, calls the one handler of the API.
+
+use super::ServerConfig;
+use super::connection::{Chunk, Connection, Slot};
+use super::handlers::{self, Handled, Metadata, Request};
+use crate::base::limits::IN_FLIGHT_PER_CONNECTION_MAX;
+use crate::router::message::Ticket;
+use crate::shard::{Cx, Shard};
+use crate::wire::api::ApiKey;
+use crate::wire::error::WireError;
+use crate::wire::frame::RequestHeader;
+
+/// The connection must be closed: its bytes cannot be followed, or its acks=0 request failed.
+pub struct Close;
+
+impl From<WireError> for Close {
+    fn from(error: WireError) -> Close {
+        tracing::debug!(%error, "connection closed on its request");
+        Close
+    }
+}
+
+/// Dispatches the frames in the oldest chunk of the inbox, until it is used up or the connection's bound of unanswered
+/// requests is reached; then the rest goes back to the front.
+pub fn one_chunk(
+    conn: &mut Connection,
+    at: usize,
+    config: &ServerConfig,
+    shard: &mut Shard,
+    meta: &mut Metadata,
+    cx: &mut Cx<'_>,
+) -> Result<(), Close> {
+    let Some(Chunk { mut buf, at: parsed }) = conn.inbox.pop_front() else { return Ok(()) };
+    let total = buf.len();
+    let mut rest = &mut buf[parsed..];
+    while conn.queue_len() < IN_FLIGHT_PER_CONNECTION_MAX {
+        let sequence = conn.next_sequence();
+        let Some(frame) = conn.splitter.next_frame(&mut rest)? else {
+            conn.frame_since = (conn.splitter.held_bytes() > 0).then(|| conn.frame_since.unwrap_or(cx.now));
+            return Ok(());
+        };
+        let ticket = Ticket { shard: config.shard, conn: at as u32, generation: conn.generation, sequence };
+        let slot = one_frame(frame.bytes(), ticket, config, shard, meta, cx)?;
+        conn.frame_since = None;
+        conn.push(slot);
+    }
+    let left = rest.len();
+    if left > 0 {
+        conn.inbox.push_front(Chunk { buf, at: total - left });
+    }
+    Ok(())
+}
+
+fn one_frame(
+    frame: &[u8],
+    ticket: Ticket,
+    config: &ServerConfig,
+    shard: &mut Shard,
+    meta: &mut Metadata,
+    cx: &mut Cx<'_>,
+) -> Result<Slot, Close> {
+    let header = match RequestHeader::parse(frame) {
+        Ok(header) => header,
+        Err(error) => return handlers::api_versions::unsupported(&error).ok_or(Close::from(error)),
+    };
+    let api = header.api;
+    let mut request = Request { frame, header, ticket, config, shard, cx };
+    let handled = match api {
+        ApiKey::Produce => handlers::produce::handle(&mut request, meta)?,
+        ApiKey::Fetch => handlers::fetch::handle(&mut request, meta)?,
+        ApiKey::ListOffsets => handlers::list_offsets::handle(&mut request, meta)?,
+        ApiKey::Metadata => handlers::metadata::handle(&mut request, meta)?,
+        ApiKey::FindCoordinator => handlers::find_coordinator::handle(&mut request)?,
+        ApiKey::ApiVersions => handlers::api_versions::handle(&mut request)?,
+        ApiKey::CreateTopics => handlers::create_topics::handle(&mut request, meta)?,
+        ApiKey::DeleteTopics => handlers::delete_topics::handle(&mut request, meta)?,
+        ApiKey::DeleteRecords => handlers::delete_records::handle(&mut request, meta)?,
+        ApiKey::InitProducerId => handlers::init_producer_id::handle(&mut request, meta)?,
+        ApiKey::OffsetForLeaderEpoch => handlers::offset_for_leader_epoch::handle(&mut request, meta)?,
+        ApiKey::DescribeConfigs => handlers::describe_configs::handle(&mut request, meta)?,
+        ApiKey::CreatePartitions => handlers::create_partitions::handle(&mut request, meta)?,
+        ApiKey::IncrementalAlterConfigs => handlers::incremental_alter_configs::handle(&mut request, meta)?,
+        ApiKey::DescribeCluster => handlers::describe_cluster::handle(&mut request, meta)?,
+    };
+    match handled {
+        Handled::Wait(pending) => Ok(Slot::Waiting(pending)),
+        Handled::Encoded(encoded) if encoded.close => Err(Close),
+        Handled::Encoded(encoded) => Ok(match encoded.parts {
+            Some(parts) => Slot::Ready(parts, encoded.stamps),
+            None => Slot::Silent,
+        }),
+    }
+}

@@ -1,0 +1,361 @@
+//! L9, Kafka's protocol on sockets: connections, frames, one handler per API. Lives on the shard's core.
+//!
+//! Plain synchronous code like the layers below: completions of sockets and replies of shards come in, operations go out. It does not
+//! know logs or files: record bytes reach it as pinned slices, and leave in the same memory.
+//!
+//! A frame is parsed where it was received, its handler turns it into a [`Message`](crate::router::message::Message) or an answer,
+//! and a place in the connection's queue keeps the order: responses leave in the order of their requests, whatever finishes first.
+//! All that a connection is owed leaves in one send.
+//!
+//! # Non-obvious
+//! - One `Recv` stays armed. When a connection must wait (too many unanswered requests, no staging memory), the `Recv` is
+//!   cancelled and what had arrived stays in its inbox, unparsed: the peer's own socket buffer is the queue.
+//! - acks=0 has no response and still a place in the queue: its errors close the connection, as in Kafka.
+//! - A connection's slot is reused only after `CloseConn` completed; its generation then differs, so a late reply finds nobody.
+
+pub mod connection;
+pub mod dispatch;
+pub mod handlers;
+pub mod metadata;
+mod pending;
+mod timeouts;
+
+use std::net::SocketAddr;
+
+use slab::Slab;
+
+use crate::base::ids::ShardId;
+use crate::base::limits::{CONNECTIONS_PER_SHARD_MAX, IN_FLIGHT_PER_CONNECTION_MAX};
+use crate::io::{ConnId, Done, Errno, ListenerId, Mono, Op, Payload, Token};
+use crate::router::message::{Message, Reply, Ticket};
+use crate::shard::{Cx, Shard};
+use crate::wire::frame::FrameSplitter;
+
+use connection::{Chunk, Connection, Phase, Slot};
+use handlers::Metadata;
+
+/// Token kinds of the server's operations. Slot and generation are the connection's; for `ACCEPT` the slot is the listener.
+pub const TOKEN_ACCEPT: u8 = 16;
+pub const TOKEN_RECV: u8 = 17;
+pub const TOKEN_SEND: u8 = 18;
+pub const TOKEN_CANCEL: u8 = 19;
+pub const TOKEN_CLOSE: u8 = 20;
+
+/// What the server obeys, from the broker's configuration.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    pub shard: ShardId,
+    pub request_bytes_max: usize,
+    pub fetch_bytes_max: i32,
+    pub idle_ms_max: u64,
+}
+
+/// How long a peer may take with what it began.
+pub const FRAME_HEADER_MS_MAX: u64 = 10_000;
+pub const FRAME_BYTES_PER_SECOND_MIN: u64 = 1024;
+pub const SEND_STALL_MS_MAX: u64 = 60_000;
+
+pub struct Server {
+    config: ServerConfig,
+    connections: Slab<Connection>,
+    generation: u32,
+    listeners: Vec<(ListenerId, bool)>,
+    /// Connections that have something to send, or whose inbox should be looked at again.
+    ready: Vec<usize>,
+    stalled: Vec<usize>,
+    ops: Vec<(Op, Token)>,
+    next_sweep: Mono,
+    stopping: bool,
+    pub sent_bytes_total: u64,
+    pub copied_bytes_total: u64,
+    pub accepted_total: u64,
+    pub closed_total: u64,
+}
+
+impl Server {
+    pub fn new(config: ServerConfig) -> Server {
+        Server {
+            config,
+            connections: Slab::new(),
+            generation: 0,
+            listeners: Vec::new(),
+            ready: Vec::new(),
+            stalled: Vec::new(),
+            ops: Vec::new(),
+            next_sweep: Mono(0),
+            stopping: false,
+            sent_bytes_total: 0,
+            copied_bytes_total: 0,
+            accepted_total: 0,
+            closed_total: 0,
+        }
+    }
+
+    /// Starts to accept on a listener.
+    pub fn serve(&mut self, listener: ListenerId) {
+        self.listeners.push((listener, true));
+        self.ops.push((Op::Accept { listener }, Token::new(TOKEN_ACCEPT, 0, self.listeners.len() as u32 - 1)));
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub fn take_ops(&mut self) -> std::vec::Drain<'_, (Op, Token)> {
+        self.ops.drain(..)
+    }
+
+    /// Takes a completion whose token kind is the server's.
+    pub fn done(&mut self, done: Done, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+        let token = done.token;
+        match token.kind() {
+            TOKEN_ACCEPT => self.accepted(done, cx),
+            TOKEN_CANCEL => {}
+            TOKEN_CLOSE => self.closed(token, shard, cx),
+            kind => {
+                let at = token.slot() as usize;
+                let alive = self.connections.get(at).is_some_and(|c| c.generation == token.generation());
+                if !alive {
+                    return;
+                }
+                match kind {
+                    TOKEN_RECV => self.received(at, done, shard, meta, cx),
+                    TOKEN_SEND => self.sent(at, done, cx),
+                    _ => debug_assert!(false, "token kind {kind} is not the server's"),
+                }
+            }
+        }
+    }
+
+    /// An answer of a shard to one of our connections.
+    pub fn reply(&mut self, reply: Reply) {
+        let at = reply.ticket.conn as usize;
+        let Some(conn) = self.connections.get_mut(at) else { return };
+        if conn.generation != reply.ticket.generation || conn.phase != Phase::Open {
+            return;
+        }
+        let Some(encoded) = conn.answer(reply) else { return };
+        self.copied_bytes_total += encoded.copied_bytes;
+        if encoded.close {
+            return self.close(at);
+        }
+        self.ready.push(at);
+    }
+
+    /// An answer to a request that waited for metadata.
+    pub fn reply_bytes(&mut self, ticket: Ticket, bytes: Vec<u8>) {
+        let at = ticket.conn as usize;
+        let Some(conn) = self.connections.get_mut(at) else { return };
+        if conn.generation == ticket.generation && conn.phase == Phase::Open {
+            conn.put(ticket.sequence, Slot::bytes(bytes));
+            self.ready.push(at);
+        }
+    }
+
+    /// Once per turn, behind all replies: inboxes that may go on, sends, timeouts.
+    pub fn turn(&mut self, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+        for at in std::mem::take(&mut self.stalled) {
+            if self.connections.get(at).is_some_and(|c| c.stalled) {
+                self.connections[at].stalled = false;
+                self.work_inbox(at, shard, meta, cx);
+            }
+        }
+        self.flush_sends(cx.now);
+        if cx.now >= self.next_sweep {
+            self.next_sweep = cx.now.plus_ms(1_000);
+            self.sweep(cx.now);
+        }
+    }
+
+    /// One send per connection with all it is owed, then its inbox, which may have waited for that.
+    pub fn flush_sends(&mut self, now: Mono) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for at in ready.drain(..) {
+            self.send_owed(at, now);
+        }
+        self.ready = ready;
+    }
+
+    /// True if the next turn has something to do without any completion.
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// True if a connection waits for memory or for its own answers.
+    pub fn is_stalled(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
+    pub fn next_deadline(&self) -> Option<Mono> {
+        (!self.connections.is_empty()).then_some(self.next_sweep)
+    }
+
+    /// Accepts no more and closes each connection as soon as it is owed nothing.
+    pub fn begin_stop(&mut self) {
+        self.stopping = true;
+        let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| c.owes_nothing()).map(|(at, _)| at).collect();
+        for at in idle {
+            self.close(at);
+        }
+    }
+
+    /// Closes what is left, answered or not.
+    pub fn close_all(&mut self) {
+        let all: Vec<usize> = self.connections.iter().map(|(at, _)| at).collect();
+        for at in all {
+            self.close(at);
+        }
+    }
+
+    fn accepted(&mut self, done: Done, cx: &mut Cx<'_>) {
+        let listener = done.token.slot() as usize;
+        if !done.more && !self.stopping {
+            // Out of descriptors, or a connection that was reset before we took it: keep accepting.
+            let op = Op::Accept { listener: self.listeners[listener].0 };
+            self.ops.push((op, done.token));
+        }
+        let Payload::Accepted { conn, peer } = done.payload else { return };
+        self.accepted_total += 1;
+        self.adopt(conn, peer, cx.now);
+    }
+
+    fn adopt(&mut self, conn: ConnId, peer: SocketAddr, now: Mono) {
+        self.generation = (self.generation + 1) & 0xff_ffff;
+        let splitter = FrameSplitter::requests(self.config.request_bytes_max);
+        let full = self.connections.len() >= CONNECTIONS_PER_SHARD_MAX;
+        let at = self.connections.insert(Connection::new(conn, peer, self.generation, splitter, now));
+        if full || self.stopping {
+            return self.close(at);
+        }
+        self.arm(at);
+    }
+
+    fn arm(&mut self, at: usize) {
+        let conn = &mut self.connections[at];
+        conn.receiving = true;
+        self.ops.push((Op::Recv { conn: conn.id }, Token::new(TOKEN_RECV, conn.generation, at as u32)));
+    }
+
+    fn received(&mut self, at: usize, done: Done, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+        let conn = &mut self.connections[at];
+        if !done.more {
+            conn.receiving = false;
+        }
+        match (done.result, done.payload) {
+            (Ok(_), Payload::Received(buf)) => {
+                conn.last_heard = cx.now;
+                conn.inbox.push_back(Chunk { buf, at: 0 });
+            }
+            (Ok(_), _) => conn.ended = true,
+            (Err(Errno::NOBUFS | Errno::CANCELED | Errno::AGAIN), _) => {}
+            (Err(_), _) => conn.ended = true,
+        }
+        if !conn.stalled {
+            self.work_inbox(at, shard, meta, cx);
+        }
+    }
+
+    /// Parses and dispatches what has arrived, as far as the connection's bounds and the shard's memory allow.
+    fn work_inbox(&mut self, at: usize, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+        loop {
+            let conn = &mut self.connections[at];
+            if conn.phase != Phase::Open {
+                return;
+            }
+            let Some(arrived) = conn.inbox.front().map(|chunk| chunk.buf.len() - chunk.at) else { break };
+            let wanted = conn.splitter.claimed_bytes().unwrap_or(0).max(arrived);
+            if conn.queue_len() >= IN_FLIGHT_PER_CONNECTION_MAX || !shard.room_for(wanted, cx) {
+                return self.stall(at);
+            }
+            if dispatch::one_chunk(conn, at, &self.config, shard, meta, cx).is_err() {
+                return self.close(at);
+            }
+            for reply in shard.take_replies().collect::<Vec<_>>() {
+                self.reply(reply);
+            }
+            self.ready.push(at);
+        }
+        let conn = &self.connections[at];
+        if conn.ended {
+            // Half-closed peers still get what they are owed, as long as they take it.
+            if conn.owes_nothing() {
+                self.close(at);
+            }
+        } else if !conn.receiving {
+            self.arm(at);
+        }
+    }
+
+    fn stall(&mut self, at: usize) {
+        let conn = &mut self.connections[at];
+        conn.stalled = true;
+        if conn.receiving && !conn.cancelling {
+            conn.cancelling = true;
+            self.ops.push((Op::CancelRecv { conn: conn.id }, Token::new(TOKEN_CANCEL, conn.generation, at as u32)));
+        }
+        self.stalled.push(at);
+    }
+
+    fn send_owed(&mut self, at: usize, now: Mono) {
+        let stopping = self.stopping;
+        let Some(conn) = self.connections.get_mut(at) else { return };
+        if conn.phase != Phase::Open || conn.sending {
+            return;
+        }
+        let chain = conn.take_owed();
+        if chain.is_done() {
+            if (conn.ended || stopping) && conn.owes_nothing() {
+                self.close(at);
+            }
+            return;
+        }
+        conn.sending = true;
+        conn.send_since = now;
+        self.ops.push((Op::Send { conn: conn.id, chain }, Token::new(TOKEN_SEND, conn.generation, at as u32)));
+    }
+
+    fn sent(&mut self, at: usize, done: Done, cx: &mut Cx<'_>) {
+        let conn = &mut self.connections[at];
+        conn.sending = false;
+        let (Ok(bytes), Payload::Sent(mut chain)) = (done.result, done.payload) else {
+            return self.close(at);
+        };
+        self.sent_bytes_total += u64::from(bytes);
+        chain.advance(bytes as usize);
+        if !chain.is_done() {
+            conn.sending = true;
+            if bytes > 0 {
+                conn.send_since = cx.now;
+            }
+            let token = Token::new(TOKEN_SEND, conn.generation, at as u32);
+            self.ops.push((Op::Send { conn: conn.id, chain }, token));
+            return;
+        }
+        self.ready.push(at);
+    }
+
+    /// Begins to close; the slot is free when the seam says that nothing of it is in flight.
+    fn close(&mut self, at: usize) {
+        let conn = &mut self.connections[at];
+        if conn.phase == Phase::Closing {
+            return;
+        }
+        conn.phase = Phase::Closing;
+        conn.inbox.clear();
+        self.ops.push((Op::CloseConn { conn: conn.id }, Token::new(TOKEN_CLOSE, conn.generation, at as u32)));
+    }
+
+    fn closed(&mut self, token: Token, shard: &mut Shard, cx: &mut Cx<'_>) {
+        let at = token.slot() as usize;
+        if self.connections.get(at).is_none_or(|c| c.generation != token.generation()) {
+            return;
+        }
+        let conn = self.connections.remove(at);
+        self.closed_total += 1;
+        if !conn.owes_nothing() {
+            let forget =
+                Message::Forget { shard: self.config.shard, conn: at as u32, generation: conn.generation };
+            shard.handle(forget, cx);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What a connection remembers of a request while its shard works on it: enough to encode the response.
+
+use crate::base::metrics::Stamps;
+use crate::io::SendPart;
+use crate::router::message::ReplyBody;
+
+use super::handlers::{delete_records, fetch, list_offsets, offset_for_leader_epoch, produce};
+
+pub enum Pending {
+    Produce(produce::Waiting),
+    Fetch(fetch::Waiting),
+    ListOffsets(list_offsets::Waiting),
+    EpochEnds(offset_for_leader_epoch::Waiting),
+    DeleteRecords(delete_records::Waiting),
+    /// Waits for the controller, which answers with whole frames.
+    Control,
+}
+
+/// A response, ready to be sent.
+pub struct Encoded {
+    /// None where the request wants no response.
+    pub parts: Option<Vec<SendPart>>,
+    pub stamps: Stamps,
+    /// Kafka closes the connection instead of answering an error to acks=0.
+    pub close: bool,
+    /// Record bytes that were copied to make few large parts out of many small ones.
+    pub copied_bytes: u64,
+}
+
+impl Encoded {
+    pub fn bytes(bytes: Vec<u8>) -> Encoded {
+        Encoded { parts: Some(vec![SendPart::Bytes(bytes)]), stamps: Stamps::default(), close: false, copied_bytes: 0 }
+    }
+
+    /// An answer that could not be encoded is our own bug: the client must not wait for it.
+    pub fn failed() -> Encoded {
+        Encoded { parts: None, stamps: Stamps::default(), close: true, copied_bytes: 0 }
+    }
+}
+
+impl Pending {
+    pub fn answer(self, body: ReplyBody) -> Encoded {
+        match (self, body) {
+            (Pending::Produce(waiting), ReplyBody::Produce(outcomes)) => waiting.answer(outcomes),
+            (Pending::Fetch(waiting), ReplyBody::Fetch(outcomes)) => waiting.answer(outcomes),
+            (Pending::ListOffsets(waiting), ReplyBody::ListOffsets(outcomes)) => waiting.answer(&outcomes),
+            (Pending::EpochEnds(waiting), ReplyBody::EpochEnds(outcomes)) => waiting.answer(&outcomes),
+            (Pending::DeleteRecords(waiting), ReplyBody::DeleteRecords(outcomes)) => waiting.answer(&outcomes),
+            _ => {
+                debug_assert!(false, "a reply of another kind than its request");
+                Encoded::failed()
+            }
+        }
+    }
+}
