@@ -1,6 +1,8 @@
 //! The one integration binary: a new suite is a module of it.
 
+mod captures;
 mod conformance;
 mod powerloss;
 mod support;
 mod tidy;
+mod vectors;
