@@ -67,6 +67,7 @@
 pub mod base;
 pub mod config;
 pub mod io;
+pub mod calibrate;
 pub mod wire;
 pub mod log;
 pub mod router;
@@ -74,3 +75,5 @@ pub mod router;
 pub mod shard;
 
 pub mod client;
+pub mod loadgen;
+pub mod cli;

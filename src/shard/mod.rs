@@ -14,6 +14,7 @@ mod fetch;
 mod list_offsets;
 mod parked;
 mod produce;
+pub mod rules;
 #[cfg(test)]
 mod tests;
 

@@ -4,5 +4,6 @@ mod captures;
 mod conformance;
 mod powerloss;
 mod support;
+mod pipeline;
 mod tidy;
 mod vectors;
