@@ -52,7 +52,7 @@ fn produce_requests() {
                 for (partition, json) in partitions.iter().zip(list(&json["partitionData"])) {
                     assert_eq!(i64::from(partition.index), int(&json["index"]), "{name}");
                     let records = nullable_text(&json["records"]).map(base64).unwrap_or_default();
-                    assert_eq!(partition.records.of(&frame), records, "{name}");
+                    assert_eq!(partition.records.bytes(&frame), records, "{name}");
                 }
             }
             for len in header.body_at..frame.len() {

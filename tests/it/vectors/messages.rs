@@ -46,9 +46,9 @@ fn requests_decode_and_encode_to_the_same_bytes() {
                 for len in 0..frame.len() {
                     assert!(msg::recode_request(&frame[..len]).is_err(), "{} cut at {len}", vector.name);
                 }
-                let mut long = frame.clone();
-                long.push(0);
-                assert!(msg::recode_request(&long).is_err(), "{} with a byte left over", vector.name);
+                // Kafka ignores what follows a request's body.
+                let long = [&frame[..], &[0]].concat();
+                assert_eq!(msg::recode_request(&long).as_ref(), Ok(&again), "{} and a byte", vector.name);
                 count += 1;
             }
         }
