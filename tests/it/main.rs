@@ -2,6 +2,7 @@
 
 mod captures;
 mod conformance;
+mod fuzz_replay;
 mod powerloss;
 mod support;
 mod pipeline;
