@@ -3,6 +3,7 @@
 mod captures;
 mod conformance;
 mod pipeline;
+mod fuzz_replay;
 mod powerloss;
 mod support;
 mod tidy;
