@@ -86,6 +86,9 @@ pub struct Story {
     /// A fault was placed or drawn in this run: errors may show.
     troubled: bool,
     stopped: bool,
+    /// The one operation that fails, of a test that goes through all of them.
+    nth: Option<(u64, Injected)>,
+    struck: bool,
 }
 
 /// What a run leaves to look at.
@@ -108,6 +111,20 @@ pub fn run(seed: u64, planted: Option<Planted>) -> Report {
     Report { trace: world.trace(), covered: world.covered() }
 }
 
+/// Runs a short life without other faults in which file operation number `n` of the first run fails. False if there were fewer.
+pub fn fail_nth(seed: u64, n: u64, what: Injected) -> bool {
+    let (plan, disk) = Plan::draw(seed);
+    let plan = Plan { runs: 2, steps: 25, errors: 0, tight: false, faults: Faults::none(), ..plan };
+    let world = World::new(seed, plan.faults.clone());
+    world.add_disk("/disk", disk);
+    let mut story = Story::new(world.clone(), plan, None);
+    story.nth = Some((n, what));
+    if let Err(broken) = story.tell() {
+        world.fail(format_args!("operation {n} {what:?}: {broken}"));
+    }
+    story.struck
+}
+
 impl Story {
     fn new(world: World, plan: Plan, planted: Option<Planted>) -> Story {
         let mut story = Story {
@@ -121,6 +138,8 @@ impl Story {
             dead: None,
             troubled: false,
             stopped: false,
+            nth: None,
+            struck: false,
         };
         for _ in 0..story.plan.partitions {
             story.add_partition();
@@ -146,7 +165,7 @@ impl Story {
             durability,
             flush_ms: 200,
             flush_bytes: 256 * 1024,
-            segment_bytes: 64 * 1024 << self.below(4),
+            segment_bytes: (64 * 1024) << self.below(4),
             segment_ms: [7 * 86_400_000, 2_000][(self.below(6) == 0) as usize],
             retention_ms: -1,
             retention_bytes: if retention { 256 * 1024 } else { -1 },
@@ -225,6 +244,11 @@ impl Story {
 
     /// Places an error on one of the operations to come.
     fn trouble(&mut self) {
+        if let Some((n, what)) = self.nth.take() {
+            self.world.place_fault(OpKind::Any, n, what);
+            self.troubled = true;
+            self.struck = true;
+        }
         if self.below(6) < self.plan.errors {
             let kind = [OpKind::Write, OpKind::Flush, OpKind::Flush, OpKind::Meta][self.below(4) as usize];
             let errno = [Errno::IO, Errno::IO, Errno::NOSPC][self.below(3) as usize];
@@ -517,7 +541,8 @@ impl Story {
 
     /// Ends the run in one of three ways.
     fn end(&mut self) -> Verdict<End> {
-        self.world.clear_placed_faults();
+        let missed = self.world.clear_placed_faults();
+        self.struck &= missed == 0;
         let end = match self.below(5) {
             0 if self.dead.is_none() => End::Stop,
             0..3 => End::Kill,
