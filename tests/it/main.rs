@@ -1,7 +1,9 @@
 //! The one integration binary: a new suite is a module of it.
 
+mod captures;
 mod conformance;
 mod powerloss;
 mod support;
 mod pipeline;
 mod tidy;
+mod vectors;
