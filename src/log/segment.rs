@@ -147,7 +147,7 @@ impl Window {
         }
         self.extended = now;
         let align = ALIGN as u64;
-        let target = (end.max(zeroed) + self.bytes).min(limit.next_multiple_of(align));
+        let target = (end.max(zeroed) + self.bytes).min(limit).next_multiple_of(align);
         target.max(end.next_multiple_of(align)).max(zeroed)
     }
 }

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 
 use corelog::io::sim::{ClientRead, SimConn, World};
 use corelog::wire::msg::{
-    Bytes, Call, CreateTopicsRequest, DeleteRecordsRequest, FetchRequest, InitProducerIdRequest, ProduceRequest,
-    create_topics_request, decode_response, delete_records_request, encode_request, fetch_request, produce_request,
-    response_correlation_id,
+    Bytes, Call, CreateTopicsRequest, DeleteRecordsRequest, FetchRequest, InitProducerIdRequest,
+    ProduceRequest, create_topics_request, decode_response, delete_records_request, encode_request,
+    fetch_request, produce_request, response_correlation_id,
 };
 
 pub struct Client {
@@ -59,7 +59,8 @@ impl Client {
             return false;
         }
         self.next_correlation += 1;
-        encode_request(&mut self.out, self.next_correlation, Some("sim"), version, request).expect("a valid request");
+        encode_request(&mut self.out, self.next_correlation, Some("sim"), version, request)
+            .expect("a valid request");
         self.waiting.insert(self.next_correlation, name);
         true
     }
