@@ -96,6 +96,13 @@ fn zigzag(out: &mut Vec<u8>, value: i64) {
     out.push(rest as u8);
 }
 
+/// Where the first record's value stands: behind length, attributes, timestamp, offset, key length and value length.
+fn first_value(body: &[u8]) -> Option<usize> {
+    let skip = |at: usize| body[at..].iter().position(|byte| *byte < 0x80).map(|len| at + len + 1);
+    let attributes = skip(0)?;
+    (0..4).try_fold(attributes + 1, |at, _| skip(at))
+}
+
 /// A batch as a log returned it.
 #[derive(Debug)]
 pub struct Found<'a> {
@@ -123,8 +130,8 @@ pub fn parse(mut bytes: &[u8]) -> Result<Vec<Found<'_>>, String> {
             return Err("a batch whose CRC is wrong".to_string());
         }
         let body = &batch[BATCH_HEADER_BYTES..];
-        let mark = body.iter().position(|b| *b == MARK).filter(|at| body.len() >= at + VALUE_HEAD_BYTES);
-        let at = mark.ok_or("a batch without a value of ours")?;
+        let at = first_value(body).filter(|at| body.len() >= at + VALUE_HEAD_BYTES && body[*at] == MARK);
+        let at = at.ok_or("a batch without a value of ours")?;
         found.push(Found {
             base_offset: i64::from_be_bytes(batch[..8].try_into().expect("eight bytes")),
             records: u32::from_be_bytes(batch[57..61].try_into().expect("four bytes")),

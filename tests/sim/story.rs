@@ -513,7 +513,15 @@ impl Story {
                 };
                 let id = self.node().read(slot, request);
                 self.reads.insert(id, (key, next, hw));
-                let bytes = self.wait_for(id)?;
+                let Some(bytes) = self.wait_for(id)? else {
+                    // Deleted while it was read.
+                    let start = self.node().bounds(key).log_start.get().0;
+                    if start <= next {
+                        return Err(format!("a fetch from {next} is out of range, the log begins at {start}"));
+                    }
+                    next = start;
+                    continue;
+                };
                 let name = &self.partitions[&key].oracle.name;
                 let found = parse(&bytes).map_err(|e| format!("{name}: fetch from {next}: {e}"))?;
                 seen.extend(found.iter().map(|batch| (batch.base_offset, batch.id)));
@@ -530,15 +538,16 @@ impl Story {
         Ok(())
     }
 
-    /// Turns until one fetch has ended with records.
-    fn wait_for(&mut self, id: u32) -> Verdict<Vec<u8>> {
+    /// Turns until one fetch has ended with records; none if they are out of range.
+    fn wait_for(&mut self, id: u32) -> Verdict<Option<Vec<u8>>> {
         let start = self.node().io.now();
         loop {
             let at = self.node().finished.iter().position(|(other, _)| *other == id);
             if let Some(at) = at {
                 self.reads.remove(&id);
                 return match self.node().finished.remove(at).1 {
-                    Outcome::Records(bytes) => Ok(bytes),
+                    Outcome::Records(bytes) => Ok(Some(bytes)),
+                    Outcome::Refused(Refused::OffsetOutOfRange) => Ok(None),
                     Outcome::Refused(refused) => Err(format!("a fetch was refused with {refused:?}")),
                 };
             }
