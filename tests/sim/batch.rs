@@ -25,7 +25,7 @@ pub struct Batch {
 const MARK: u8 = 0xf5;
 
 /// Bytes of a value before its padding: mark, batch number, index of the record.
-const VALUE_HEAD_BYTES: usize = 13;
+const VALUE_HEAD_BYTES: usize = 6;
 
 impl Batch {
     pub fn new(
@@ -64,8 +64,8 @@ impl Batch {
 /// Pseudo-random bytes follow the head, so that equal lengths do not make equal sectors.
 fn value(id: BatchId, index: u32, padding: usize) -> Vec<u8> {
     let mut value = vec![MARK];
-    value.extend(id.0.to_le_bytes());
-    value.extend(index.to_le_bytes());
+    value.extend((id.0 as u32).to_le_bytes());
+    value.push(index as u8);
     let mut word = id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(index);
     while value.len() < VALUE_HEAD_BYTES + padding {
         word = word.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
@@ -135,7 +135,7 @@ pub fn parse(mut bytes: &[u8]) -> Result<Vec<Found<'_>>, String> {
         found.push(Found {
             base_offset: i64::from_be_bytes(batch[..8].try_into().expect("eight bytes")),
             records: u32::from_be_bytes(batch[57..61].try_into().expect("four bytes")),
-            id: BatchId(u64::from_le_bytes(body[at + 1..at + 9].try_into().expect("eight bytes"))),
+            id: BatchId(u64::from(u32::from_le_bytes(body[at + 1..at + 5].try_into().expect("four bytes")))),
             body,
         });
         bytes = rest;

@@ -291,6 +291,7 @@ impl Story {
         let padding = match self.below(8) {
             0 => self.below(60_000),
             1 | 2 => self.below(6_000),
+            3 => 0,
             _ => self.below(300),
         } as usize;
         self.next_batch += 1;
