@@ -8,7 +8,7 @@
 //!
 //! **The durable offset** of a log is the end of the longest prefix of its writes, in log order and across segments, in which each write
 //! completed at full length and is covered by a flush: one that was submitted after that completion was seen, or the write's own
-//! `RWF_DSYNC`. No completion moves it past a hole. [`Ledger`] is that sentence.
+//! `RWF_DSYNC`, which is taken to cover nothing else. No completion moves it past a hole. [`Ledger`] is that sentence.
 //!
 //! **A log with a write in flight** writes more only with 64 KiB staged, and only where its next group starts on a 4096 boundary: no
 //! block is ever under two writes (placement rule in `format.rs`). The first write to a segment waits until the one before is flushed
@@ -117,12 +117,10 @@ impl Ledger {
         self.advance();
     }
 
-    /// Write `number` completed with its own flush. It covers itself and, in its file, what had completed when it was submitted, at `seen`.
-    pub fn flushed_itself(&mut self, number: u64, seen: Stamp) {
-        let index = (number - self.first) as usize;
-        self.writes[index].flushed = true;
-        let ordinal = self.writes[index].reach.place.ordinal;
-        self.flushed(ordinal, seen);
+    /// Write `number` completed with its own flush. It covers itself: a drive with FUA sends such a write past what lies in its cache.
+    pub fn flushed_itself(&mut self, number: u64) {
+        self.writes[(number - self.first) as usize].flushed = true;
+        self.advance();
     }
 
     fn advance(&mut self) {
@@ -214,6 +212,8 @@ pub struct Member {
     pub writes: u32,
     /// A flush of another file on the device flushes this one as well.
     pub shared: bool,
+    /// Wants more flushed than what it writes now.
+    pub behind: bool,
 }
 
 /// How a round becomes durable.
@@ -238,10 +238,10 @@ pub enum Cover {
     Member(u32),
 }
 
-/// How a group of members becomes durable: the rule of D6.
+/// How a round of these members becomes durable.
 pub fn sync_of(members: &[Member]) -> Sync {
     match members {
-        [one] if one.writes == 1 => Sync::Dsync,
+        [one] if one.writes == 1 && !one.behind => Sync::Dsync,
         _ => Sync::Flush,
     }
 }
@@ -264,7 +264,7 @@ pub struct Round {
     pub members: Vec<Member>,
     writes_left: u32,
     flushes_left: u32,
-    /// When its flushes (or its one write with `RWF_DSYNC`) were submitted.
+    /// When its flushes were submitted.
     pub seen: Stamp,
     busy: bool,
 }
@@ -298,11 +298,6 @@ impl Planner {
         round.writes_left = round.members.iter().map(|m| m.writes).sum();
         round.seen = self.completed;
         sync_of(&round.members)
-    }
-
-    /// What has completed up to here.
-    pub fn stamp(&self) -> Stamp {
-        self.completed
     }
 
     /// A write of the shard completed at full length.
@@ -362,7 +357,7 @@ mod tests {
         ledger.flushed(0, saw_b);
         assert_eq!(ledger.durable().next_offset, Offset(0), "the first write completed behind the flush");
         ledger.completed(c, planner.completed());
-        ledger.flushed_itself(c, saw_b);
+        ledger.flushed_itself(c);
         assert_eq!(ledger.durable().next_offset, Offset(0), "no completion jumps a hole");
         ledger.flushed(1, planner.completed);
         assert_eq!(ledger.durable().next_offset, Offset(0), "another segment's flush");
@@ -379,8 +374,10 @@ mod tests {
             file: FileId(log),
             writes,
             shared,
+            behind: false,
         };
         assert_eq!(sync_of(&[member(0, 1, true)]), Sync::Dsync);
+        assert_eq!(sync_of(&[Member { behind: true, ..member(0, 1, true) }]), Sync::Flush);
         assert_eq!(sync_of(&[member(0, 2, true)]), Sync::Flush);
         assert_eq!(sync_of(&[member(0, 0, true)]), Sync::Flush);
         assert_eq!(sync_of(&[member(0, 1, true), member(1, 1, true)]), Sync::Flush);

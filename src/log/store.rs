@@ -402,11 +402,18 @@ impl Store {
         }
     }
 
-    /// Raises the log start (DeleteRecords), at most to the high watermark; [`Event::LogStart`] when that is on disk.
-    pub fn set_log_start(&mut self, slot: LogSlot, offset: Offset) {
-        if let Some((log, core)) = self.log_and_core(slot) {
-            log.raise_log_start(core, offset);
+    /// Raises the log start (DeleteRecords), at most to the high watermark; [`Event::LogStart`] when that is on disk. Nothing happens where the
+    /// log starts there already.
+    pub fn set_log_start(&mut self, slot: LogSlot, offset: Offset) -> Result<(), Refused> {
+        let (log, core) = self.log_and_core(slot).ok_or(Refused::UnknownTopicOrPartition)?;
+        if core.dead.is_some() {
+            return Err(Refused::KafkaStorageError);
         }
+        if offset > log.high_watermark {
+            return Err(Refused::OffsetOutOfRange);
+        }
+        log.raise_log_start(core, offset);
+        Ok(())
     }
 
     /// Once per turn of the shard, behind its appends: commits what is staged, and starts background work that is due.

@@ -2,8 +2,8 @@
 
 mod captures;
 mod conformance;
+mod pipeline;
 mod powerloss;
 mod support;
-mod pipeline;
 mod tidy;
 mod vectors;

@@ -10,7 +10,7 @@ use super::{Counters, Event, LogSlot, Planted, StoreConfig, Tag};
 use crate::base::ids::Uuid;
 use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Errno, FileId, Mono};
-use crate::log::commit::{Cover, Flush, Planner, Stamp};
+use crate::log::commit::{Cover, Flush, Planner};
 
 /// Uuids kept at hand. Each roll takes one; a turn with more rolls than this makes some appends wait for the next.
 pub const UUIDS_KEPT: usize = 64;
@@ -36,7 +36,6 @@ pub enum Pending {
 #[derive(Clone, Copy, Debug)]
 pub struct Write {
     pub log: u32,
-    pub ordinal: u64,
     /// In the log's ledger.
     pub number: u64,
     pub file: FileId,
@@ -45,8 +44,6 @@ pub struct Write {
     /// None outside rounds: the log's level does not wait for a flush.
     pub round: Option<usize>,
     pub dsync: bool,
-    /// What had completed when it was submitted.
-    pub seen: Stamp,
     pub attempts: u32,
 }
 

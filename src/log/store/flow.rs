@@ -243,7 +243,7 @@ impl Store {
         let last = self.core.planner.write_done(round);
         if write.dsync {
             self.core.counters.flushes_total += 1;
-            log.ledger.flushed_itself(write.number, write.seen);
+            log.ledger.flushed_itself(write.number);
             self.end_round(round);
         } else if last {
             self.flush_round(round, ops);
@@ -410,7 +410,7 @@ fn join(log: &mut Log, core: &mut Core, round: usize, writes: bool) {
     let from = front.from / ALIGN as u64 * ALIGN as u64;
     let writes = if writes { crate::log::tail::Tail::write_count(from, front.end) } else { 0 };
     let shared = core.config.shared_flush && core.config.caps.shared_flush;
-    let member = Member { log: log.slot.index, ordinal, file, writes, shared };
+    let member = Member { log: log.slot.index, ordinal, file, writes, shared, behind: log.flush_now };
     core.planner.round(round).members.push(member);
     log.flush_now = false;
     log.flush_at = None;
@@ -435,7 +435,6 @@ fn submit(log: &mut Log, core: &mut Core, round: Option<(usize, Sync)>, ops: &mu
     if reach.place.ordinal != front.ordinal || reach.place.position == 0 {
         reach.place = Place { ordinal: front.ordinal, position: SEGMENT_HEADER_BYTES as u64 };
     }
-    let seen = core.planner.stamp();
     for (offset, stop, data) in slices.drain(..) {
         let place = Place { ordinal: front.ordinal, position: stop };
         if let Some(group) = log.tail.group_before(place).filter(|g| g.end > reach.place.position) {
@@ -449,14 +448,12 @@ fn submit(log: &mut Log, core: &mut Core, round: Option<(usize, Sync)>, ops: &mu
         };
         let write = Write {
             log: log.slot.index,
-            ordinal: front.ordinal,
             number,
             file,
             offset,
             len: data.len() as u32,
             round,
             dsync,
-            seen,
             attempts: 0,
         };
         core.counters.commit_bytes_total += data.len() as u64;

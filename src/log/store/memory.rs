@@ -74,4 +74,12 @@ impl Store {
         });
         core.lazy = lazy;
     }
+
+    /// Evicts all flushed blocks of a log.
+    #[cfg(test)]
+    pub(in crate::log) fn evict_all_of(&mut self, slot: super::LogSlot) {
+        if let Some((log, _)) = self.log_and_core(slot) {
+            while log.tail.evict(log.ledger.durable().place, true) {}
+        }
+    }
 }
