@@ -65,7 +65,7 @@ impl Shard {
         if offset <= start {
             return Ok((slot.index as usize, start, true));
         }
-        self.store.set_log_start(slot, offset);
+        self.store.set_log_start(slot, offset)?;
         Ok((slot.index as usize, offset, false))
     }
 

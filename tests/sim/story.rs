@@ -395,8 +395,7 @@ impl Story {
         let bounds = node.store.bounds(slot);
         let (start, hw) = (bounds.log_start.get().0, bounds.high_watermark.get().0);
         let offset = start + self.world.below((hw - start) as u64 + 1) as i64;
-        if offset > start {
-            node.store.set_log_start(slot, Offset(offset));
+        if offset > start && node.store.set_log_start(slot, Offset(offset)).is_ok() {
             partition.oracle.asked_log_start(offset);
             partition.deleting = true;
             self.world.mark("delete_records");
