@@ -15,6 +15,7 @@ pub mod units;
 
 mod consume;
 mod consume_from;
+mod demo;
 mod interrupt;
 mod produce;
 mod serve;
@@ -43,6 +44,8 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Everything once: broker, producers, SIGKILL, restart, proof; a minute
+    Demo(demo::DemoArgs),
     /// Run a broker
     Serve(serve::ServeArgs),
     /// Create, list, describe, change, delete and trim topics
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(args),
         Command::Topic(command) => topic::run(command),
         Command::Produce(args) => produce::run(&args),

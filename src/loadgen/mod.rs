@@ -2,3 +2,4 @@
 //! measured. Lives in its own process, on the threads it makes. It deliberately knows nothing of the broker's inside.
 
 pub mod durability;
+pub mod ledger;
