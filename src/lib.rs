@@ -67,7 +67,9 @@
 pub mod base;
 pub mod config;
 pub mod io;
+pub mod calibrate;
 pub mod wire;
+pub mod controller;
 pub mod log;
 pub mod router;
 

@@ -361,6 +361,15 @@ impl RecvPool {
         std::mem::swap(returned, &mut *self.shared.returned.borrow_mut());
     }
 
+    /// A copy of `bytes` in a free buffer, or none while all are in use. For a driver that copies, and takes no buffers itself.
+    pub fn copy_of(&mut self, bytes: &[u8]) -> Option<RecvBuf> {
+        assert!(bytes.len() <= RECV_BUF_BYTES);
+        let id = self.shared.returned.borrow_mut().pop()?;
+        // SAFETY: a returned buffer belongs to nobody else, `address` checks its bounds, and `bytes` cannot lie inside of it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address(id), bytes.len()) };
+        Some(self.filled(id, bytes.len()))
+    }
+
     /// Address of buffer `id`, for handing it to the kernel.
     pub fn address(&self, id: u16) -> *mut u8 {
         let at = usize::from(id) * RECV_BUF_BYTES;
@@ -388,6 +397,11 @@ impl RecvBuf {
     /// A piece that a driver without receive buffers read into memory of its own.
     pub fn owned(bytes: Vec<u8>) -> RecvBuf {
         RecvBuf(RecvBytes::Owned(bytes))
+    }
+
+    /// It holds one of the receive buffers. Who keeps many of these starves the connections: copy with [`RecvBuf::owned`].
+    pub fn is_pooled(&self) -> bool {
+        matches!(self.0, RecvBytes::Pooled { .. })
     }
 }
 

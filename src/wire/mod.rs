@@ -20,6 +20,7 @@ pub mod codec;
 pub mod error;
 pub mod fetch;
 pub mod frame;
+pub mod fuzz;
 pub mod msg;
 pub mod primitive;
 pub mod produce;

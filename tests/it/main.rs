@@ -3,4 +3,5 @@
 mod conformance;
 mod powerloss;
 mod support;
+mod pipeline;
 mod tidy;

@@ -238,6 +238,11 @@ impl Uring {
         Ok((ListenerId(self.listeners.insert(listener)), addr))
     }
 
+    /// Connects to a listener, for load drivers: the seam has no such operation. Blocks.
+    pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, Errno> {
+        Ok(ConnId(self.conns.insert(sockets::connect(to)?)))
+    }
+
     pub fn list_dir(&mut self, path: &Path) -> Result<Vec<DirEntry>, Errno> {
         storage::list(path)
     }

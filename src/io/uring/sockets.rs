@@ -42,11 +42,19 @@ pub fn adopt(fd: RawFd) -> Result<(Conn, SocketAddr), Errno> {
     // SAFETY: the accept that completed with this descriptor gave it to us alone.
     let socket = TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
     let peer = socket.peer_addr().map_err(errno)?;
-    socket.set_nodelay(true).map_err(errno)?;
-    Ok((Conn { socket, recv: None, send: None, closing: None, is_shut: false }, peer))
+    Ok((Conn::new(socket)?, peer))
+}
+
+pub fn connect(to: SocketAddr) -> Result<Conn, Errno> {
+    Conn::new(TcpStream::connect(to).map_err(errno)?)
 }
 
 impl Conn {
+    fn new(socket: TcpStream) -> Result<Conn, Errno> {
+        socket.set_nodelay(true).map_err(errno)?;
+        Ok(Conn { socket, recv: None, send: None, closing: None, is_shut: false })
+    }
+
     /// Ends both directions, which completes what is in flight on the socket.
     pub fn shut(&mut self) {
         // A connection that the peer has reset is shut already.
