@@ -169,6 +169,63 @@ pub struct History {
     names: BTreeMap<i32, Vec<(u32, u64)>>,
 }
 
+impl History {
+    /// Remembers what an offset holds; an error if it held something else before.
+    fn remember(&mut self, partition: i32, offset: i64, name: (u32, u64)) -> Result<(), String> {
+        let names = self.names.entry(partition).or_default();
+        match names.get(offset as usize) {
+            Some(before) if *before != name => Err(format!(
+                "offset {offset} of partition {partition} held {before:?} and now holds {name:?}"
+            )),
+            None if offset as usize == names.len() => {
+                names.push(name);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn at(&self, partition: i32, offset: i64) -> Option<(u32, u64)> {
+        self.names.get(&partition).and_then(|names| names.get(offset as usize)).copied()
+    }
+
+    /// Records that were read at least once.
+    pub fn len(&self) -> usize {
+        self.names.values().map(Vec::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Reads along until `stop`, over restarts, and remembers what it saw: a consumer must never see a record that is later gone.
+/// An error, in words, if an offset changed under it or the end of a partition moved back.
+pub fn observe(
+    settings: &Settings,
+    topic: &str,
+    history: &mut History,
+    stop: &AtomicBool,
+) -> Result<(), String> {
+    let said = |error: ClientError| format!("the reader of {topic}: {error}");
+    let mut cluster = Cluster::new(Settings { auto_create: false, ..settings.clone() });
+    let partitions: Vec<i32> =
+        cluster.topic(topic).map_err(said)?.partitions.iter().map(|p| p.index).collect();
+    let from = partitions.iter().map(|p| (*p, history.names.get(p).map_or(0, |n| n.len() as i64))).collect();
+    let mut consumer = Consumer::new(cluster, topic, &from);
+    let mut outcome = Ok(());
+    while outcome.is_ok() && !stop.load(Ordering::Relaxed) {
+        let polled = consumer.poll(&mut |record| {
+            if let Some(name) = name_of(&record) {
+                outcome = history.remember(record.partition, record.offset, name);
+            }
+            if outcome.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        polled.map_err(said)?;
+    }
+    outcome
+}
+
 /// Reads the whole topic and compares it with the ledgers and with earlier readings.
 pub fn verify(
     settings: &Settings,
@@ -277,22 +334,9 @@ impl<'a> Audit<'a> {
                 });
             }
         }
-        self.remember(place, (producer, sequence));
-    }
-
-    /// Compares with the last reading of this offset.
-    fn remember(&mut self, (partition, offset): (i32, i64), name: (u32, u64)) {
-        let names = self.history.names.entry(partition).or_default();
-        match names.get(offset as usize) {
-            Some(before) if *before != name => {
-                self.verdict.replaced += 1;
-                self.verdict.note(|| {
-                    format!("offset {offset} of partition {partition} held {before:?} and now holds {name:?}")
-                });
-            }
-            Some(_) => {}
-            None if offset as usize == names.len() => names.push(name),
-            None => {}
+        if let Err(what) = self.history.remember(place.0, place.1, (producer, sequence)) {
+            verdict.replaced += 1;
+            verdict.note(|| what);
         }
     }
 
@@ -304,8 +348,8 @@ impl<'a> Audit<'a> {
                     self.verdict.lost += 1;
                     self.verdict.note(|| format!("record {sequence} of producer {producer}, acknowledged at {partition}/{offset}, is lost"));
                 } else if *offset >= 0 {
-                    let name = self.history.names.get(partition).and_then(|n| n.get(*offset as usize));
-                    if name != Some(&(*producer, sequence as u64)) {
+                    let name = self.history.at(*partition, *offset);
+                    if name != Some((*producer, sequence as u64)) {
                         self.verdict.replaced += 1;
                         self.verdict.note(|| {
                             format!(

@@ -1,6 +1,7 @@
 //! The one integration binary: a new suite is a module of it.
 
 mod conformance;
+mod crash;
 mod powerloss;
 mod support;
 mod pipeline;
