@@ -13,6 +13,7 @@ pub mod record_format;
 pub mod target;
 pub mod units;
 
+mod bench;
 mod consume;
 mod consume_from;
 mod demo;
@@ -55,6 +56,8 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Print records of a topic
     Consume(consume::ConsumeArgs),
+    /// Measure a broker under load
+    Bench(bench::BenchArgs),
     /// What this binary is
     Version(version::VersionArgs),
 }
@@ -74,6 +77,7 @@ fn run(command: Command) -> Outcome {
         Command::Topic(command) => topic::run(command),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Version(args) => version::run(&args),
     }
 }
