@@ -4,6 +4,7 @@ mod captures;
 mod conformance;
 mod pipeline;
 mod fuzz_replay;
+mod crash;
 mod powerloss;
 mod support;
 mod tidy;
