@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .crc32c import crc32c
-from .primitives import Reader, varint
+from .primitives import uvarint, varint
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 LOG_APPEND_TIME, TRANSACTIONAL, CONTROL, DELETE_HORIZON = 0x08, 0x10, 0x20, 0x40
@@ -68,7 +68,6 @@ def lz4_raw(data: bytes) -> bytes:
 
 def snappy_raw(data: bytes, xerial: bool = True) -> bytes:
     """Snappy literals only, in the framing of the xerial library that Java clients use."""
-    from .primitives import uvarint
     out = bytearray(uvarint(len(data)))
     for i in range(0, len(data), 60):
         part = data[i:i + 60]
