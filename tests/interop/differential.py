@@ -19,6 +19,7 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def run_case(case: cases.Case, session: Session) -> list[Exchange]:
 
 
 def compare_case(case: cases.Case, a: Session, b: Session) -> list[dict[str, Any]]:
-    left, right = run_case(case, a), run_case(case, b)
+    with ThreadPoolExecutor(2) as both:
+        left, right = both.map(lambda session: run_case(case, session), (a, b))
     rows = []
     for i in range(max(len(left), len(right))):
         if i >= len(left) or i >= len(right) or left[i].label != right[i].label:

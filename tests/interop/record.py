@@ -7,21 +7,42 @@ from collections import defaultdict
 from pathlib import Path
 
 from session import Exchange
+from wire import schema
 
-RESPONSE_BYTES_MAX = 24_000
+# Larger frames are kept only from the cases named versions: the captures live in the repository.
+FRAME_BYTES_MAX = 1_500
+FRAME_BYTES_MAX_VERSIONS = 12_000
+
+
+def thinned(exchanges: list[Exchange]) -> list[Exchange]:
+    """Every version from the cases named versions; elsewhere the oldest, the newest and the first flexible one."""
+    versions: dict[str, list[int]] = defaultdict(list)
+    for e in exchanges:
+        versions[question(e)].append(e.version)
+
+    def kept(e: Exchange) -> bool:
+        seen = versions[question(e)]
+        flexible = [v for v in seen if e.api != "note" and v in schema.message(e.api + "Request").flexible]
+        return ".versions" in e.label or e.version in {min(seen), max(seen), *flexible[:1]}
+    return [e for e in exchanges if kept(e)]
+
+
+def question(e: Exchange) -> str:
+    return f"{e.api} {e.label.rpartition(' [')[0]}"
 
 
 def write_captures(folder: Path, exchanges: list[Exchange]) -> int:
     """One file per API; an exchange without an answer has a null response."""
     by_api: dict[str, list[dict[str, object]]] = defaultdict(list)
     left_out = failed = 0
-    for e in exchanges:
+    for e in thinned(exchanges):
         if e.outcome == "note":
             failed += "failed" in e.label
             if "failed" in e.label:
                 print(f"{e.label}: {e.body}")
             continue
-        if len(e.response) > RESPONSE_BYTES_MAX or len(e.request) > RESPONSE_BYTES_MAX:
+        limit = FRAME_BYTES_MAX_VERSIONS if ".versions" in e.label else FRAME_BYTES_MAX
+        if max(len(e.response), len(e.request)) > limit:
             left_out += 1
             continue
         by_api[e.api].append({"name": e.label, "api": e.api, "version": e.version, "outcome": e.outcome,

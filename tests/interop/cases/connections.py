@@ -22,9 +22,12 @@ def versions(s: Session) -> None:
 
 @case("apiversions.unknown_version")
 def unknown_version(s: Session) -> None:
-    for v in (5, 99, 32767, -1):
-        s.send("ApiVersions", v, header(18, v), f"version {v} answered as v0", decode_version=0)
-    s.send("ApiVersions", 99, header(18, 99) + b"\xff" * 40, "version 99 with a body of noise", decode_version=0)
+    """The header of a version from 3 on has tags, also when nobody knows that version."""
+    for v in (5, 99, 32767):
+        s.send("ApiVersions", v, header(18, v) + b"\0", f"version {v} answered as v0", decode_version=0)
+    s.send("ApiVersions", -1, header(18, -1), "version -1 answered as v0", decode_version=0)
+    s.send("ApiVersions", 99, header(18, 99) + b"\0" + b"\xff" * 40, "version 99 with a body of noise", decode_version=0)
+    s.send("ApiVersions", 99, header(18, 99), "version 99, no tags in the header", decode_version=0)
 
 
 @case("apiversions.software_name")

@@ -18,10 +18,10 @@ def place(s: Session, name: str, version: int) -> str | uuid.UUID:
 
 
 def filled(s: Session, suffix: str, batches: int = 4, **configs: str) -> str:
-    """Batches of 5 records of about 200 bytes: offsets 0-4, 5-9, ..."""
+    """Batches of 5 records of about 70 bytes: offsets 0-4, 5-9, ..."""
     name = s.topic(suffix, configs={k.replace("_", "."): v for k, v in configs.items()})
     for i in range(batches):
-        s.fill(name, s.batch(5, size=200, codec=GZIP if i % 2 else 0))
+        s.fill(name, s.batch(5, size=40, codec=GZIP if i % 2 else 0))
     return name
 
 
@@ -67,7 +67,7 @@ def places(s: Session) -> None:
 def limits(s: Session) -> None:
     name = filled(s, "limits", 8)
     for v in (4, 11, 13, 17):
-        for size in (0, 1, 100, 700, 2500, -1):
+        for size in (0, 1, 100, 350, 1000, -1):
             s.call("Fetch", v, fetch_body(place(s, name, v), 0, partition_max_bytes=size), f"partition max {size}")
             s.call("Fetch", v, fetch_body(place(s, name, v), 0, max_bytes=size), f"max {size}")
         s.call("Fetch", v, fetch_body(place(s, name, v), 2, max_bytes=1), "max 1 from the middle")
@@ -82,7 +82,7 @@ def several(s: Session) -> None:
     one = s.topic("several-a", partitions=3)
     for p in range(3):
         for _ in range(3):
-            s.fill(one, s.batch(5, size=200), p)
+            s.fill(one, s.batch(5, size=40), p)
     two = filled(s, "several-b", 3)
 
     def asked(v: int, order: list[tuple[str, int, int]], max_bytes: int, partition_max: int) -> dict[str, object]:
@@ -128,7 +128,7 @@ def wait(s: Session) -> None:
         s.note(f"{label}: waited", took >= least_ms * 0.9 if least_ms else took < 300)
     timed("at the end", fetch_body(name, 5, max_wait_ms=400), 400)
     timed("min bytes not there", fetch_body(name, 0, max_wait_ms=400, min_bytes=100_000), 400)
-    timed("min bytes there", fetch_body(name, 0, max_wait_ms=5000, min_bytes=500), 0)
+    timed("min bytes there", fetch_body(name, 0, max_wait_ms=5000, min_bytes=200), 0)
     timed("out of range", fetch_body(name, 50, max_wait_ms=5000), 0)
     timed("unknown topic", fetch_body(s.name("absent"), 0, max_wait_ms=5000), 0)
     timed("min 0 at the end", fetch_body(name, 5, max_wait_ms=5000, min_bytes=0), 0)
