@@ -67,14 +67,14 @@
 pub mod base;
 pub mod config;
 pub mod io;
-pub mod calibrate;
 pub mod wire;
-pub mod controller;
 pub mod log;
+pub mod controller;
 pub mod router;
-
 pub mod shard;
-
+pub mod server;
+pub mod broker;
+pub mod calibrate;
 pub mod client;
 pub mod loadgen;
 pub mod cli;
