@@ -57,6 +57,7 @@
 //! | lz4_flex | wire |
 //! | serde | config, controller, loadgen, cli |
 //! | serde_json | controller, calibrate, loadgen, cli |
+//! | slab | io, router, shard, server, broker |
 //! | snap | wire |
 //! | toml | config |
 //! | tracing | config, io, log, coordinator, controller, router, shard, server, broker, calibrate, client, cli |
@@ -64,11 +65,16 @@
 //! | zstd | wire |
 
 pub mod base;
+pub mod config;
 pub mod io;
 pub mod calibrate;
 pub mod wire;
+pub mod controller;
 pub mod log;
 pub mod router;
 
 pub mod shard;
 
+pub mod client;
+pub mod loadgen;
+pub mod cli;

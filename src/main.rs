@@ -1,3 +1,5 @@
-fn main() {
-    println!("corelog");
+//! The binary: parses arguments and calls the command line.
+
+fn main() -> std::process::ExitCode {
+    corelog::cli::main()
 }

@@ -28,6 +28,10 @@ pub const FRAME_BYTES_MAX: usize = 104_857_600;
 /// Largest frame of a request that is not Produce: cold requests decode into structures up to 36 times their bytes.
 pub const COLD_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Topics, and partitions over all topics, in one Produce or Fetch request. A topic takes as little as 3 bytes of a frame and ten times
+/// that when parsed, so the frame cap alone would let 100 MiB become 1 GiB. 65,536 partitions are more than a broker leads well.
+pub const REQUEST_PARTITIONS_MAX: usize = 65_536;
+
 /// Requests of one connection that are read but not yet answered; beyond it the socket is not read.
 pub const IN_FLIGHT_PER_CONNECTION_MAX: usize = 128;
 
@@ -50,7 +54,31 @@ pub const BATCH_UNCHECKED_BYTES: usize = 21;
 /// Header of a record batch, magic 2.
 pub const BATCH_HEADER_BYTES: usize = 61;
 
+/// Producers remembered per partition; beyond it those that appended longest ago are forgotten. 4096 with five batches each are
+/// 700 KiB of memory and of snapshot file; a forgotten producer goes on with any sequence, but its retries are no longer recognised.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 4096;
+
+/// Entries of a segment's sparse index; beyond it every second one is dropped. 4096 over a segment of 1 GiB is one for each
+/// block of 256 KiB, the unit of a cold read: a finer index would not save a read.
+pub const INDEX_ENTRIES_MAX: usize = 4096;
+
+/// Index entries that recovery keeps over all segments of a partition: 16 GiB at one for each block, 400 KiB of memory. With more
+/// segments each index gets coarser, never below `INDEX_ENTRIES_MIN`.
+pub const INDEX_PARTITION_ENTRIES_MAX: usize = 16 * INDEX_ENTRIES_MAX;
+pub const INDEX_ENTRIES_MIN: usize = 64;
+
+/// Leader epochs remembered per partition, the newest: each start that appends adds one, 12 bytes of the state file.
+pub const LEADER_EPOCHS_KEPT: usize = 1024;
+
+/// Largest checkpoint file (state, producers, index) that is read: twice the largest that the limits above let anyone write.
+pub const CHECKPOINT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Times that one step of a file replacement is submitted again after EAGAIN, EINTR or a short write, before it counts as failed.
+pub const REPLACE_RETRIES_MAX: u32 = 16;
+
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(ALIGN));
 const _: () = assert!(PIPELINED_WRITE_BYTES_MIN <= BLOCK_BYTES);
 const _: () = assert!(COLD_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () = assert!(ZERO_AHEAD_BYTES_MIN.is_multiple_of(ALIGN as u64));
+const _: () = assert!(PRODUCERS_PER_PARTITION_MAX * 192 <= CHECKPOINT_BYTES_MAX);
+const _: () = assert!(INDEX_ENTRIES_MIN <= INDEX_ENTRIES_MAX);

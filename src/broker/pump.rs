@@ -92,7 +92,7 @@ impl Node {
         if self.shard.is_starved() || self.server.has_work() {
             return Wait::No;
         }
-        let deadlines = [self.shard.next_deadline(), self.server.next_deadline(), self.control.next_deadline()];
+        let deadlines = [self.shard.next_deadline(), self.server.next_deadline()];
         let next = deadlines.into_iter().flatten().min().unwrap_or(Mono(u64::MAX));
         Wait::Until(next.min(now.plus_ms(SLEEP_MS_MAX)))
     }
@@ -103,7 +103,7 @@ impl Node {
             let mut cx = Cx { now, wall_ms, pool: self.io.pool() };
             match done.token.kind() {
                 TOKEN_STORE | TOKEN_READ => self.shard.done(done, &mut cx),
-                TOKEN_CONTROL => self.control.done(done, &mut self.meta),
+                TOKEN_CONTROL => self.control.done(done, &mut self.meta, &mut self.shard, &mut cx),
                 _ => self.server.done(done, &mut self.shard, &mut self.meta, &mut cx),
             }
         }
@@ -113,7 +113,7 @@ impl Node {
     fn work(&mut self, now: Mono, wall_ms: i64) {
         let mut cx = Cx { now, wall_ms, pool: self.io.pool() };
         self.control.turn(&mut self.meta, &mut self.shard, &mut cx);
-        for answer in self.control.take_answers() {
+        for answer in self.meta.take_answers() {
             self.server.reply_bytes(answer.ticket, answer.bytes);
         }
         self.shard.turn(&mut cx);
@@ -143,10 +143,10 @@ impl Node {
     fn tend(&mut self, now: Mono) {
         let wanted = self.shard.uuids_wanted();
         if wanted > 0 {
-            let uuids: Vec<_> = (0..wanted).map(|_| super::source::random_uuid(&mut self.io)).collect();
-            self.shard.add_uuids(uuids.into_iter());
+            let ids = &mut self.meta.ids;
+            self.shard.add_uuids((0..wanted).map(|_| ids.draw()));
         }
-        self.meta.refill_uuids(|| super::source::random_uuid(&mut self.io));
+        self.control.roll_if_full(&mut self.io, &self.meta);
         if self.shard.is_starved() || self.server.is_stalled() {
             self.io.grow_pool();
         }
@@ -179,6 +179,11 @@ impl Node {
             self.server.close_all();
             self.shard.begin_stop();
             self.stop = Stop::Flushing;
+        }
+        if let Some(why) = self.control.failed() {
+            tracing::error!(why, "metadata cannot be written: the broker ends");
+            self.dead = Some(why.to_string());
+            self.stop = Stop::Stopped;
         }
         // After a failed write nothing more can be made durable: end at once.
         if self.stop == Stop::Flushing && self.dead.is_some() {

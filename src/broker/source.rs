@@ -16,7 +16,8 @@ impl<'a> IoSource<'a> {
         IoSource { io }
     }
 
-    fn block(&mut self) -> Result<Block, Errno> {
+    /// A free block; grows the pool if there is none.
+    pub fn block(&mut self) -> Result<Block, Errno> {
         loop {
             if let Some(block) = self.io.pool().take() {
                 return Ok(block);
@@ -25,6 +26,11 @@ impl<'a> IoSource<'a> {
                 return Err(Errno::NOMEM);
             }
         }
+    }
+
+    /// Runs one operation that moves bytes and returns how many.
+    pub fn transfer(&mut self, op: Op) -> Result<u32, Errno> {
+        self.io.wait(op).result
     }
 }
 

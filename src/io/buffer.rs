@@ -361,6 +361,15 @@ impl RecvPool {
         std::mem::swap(returned, &mut *self.shared.returned.borrow_mut());
     }
 
+    /// A copy of `bytes` in a free buffer, or none while all are in use. For a driver that copies, and takes no buffers itself.
+    pub fn copy_of(&mut self, bytes: &[u8]) -> Option<RecvBuf> {
+        assert!(bytes.len() <= RECV_BUF_BYTES);
+        let id = self.shared.returned.borrow_mut().pop()?;
+        // SAFETY: a returned buffer belongs to nobody else, `address` checks its bounds, and `bytes` cannot lie inside of it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address(id), bytes.len()) };
+        Some(self.filled(id, bytes.len()))
+    }
+
     /// Address of buffer `id`, for handing it to the kernel.
     pub fn address(&self, id: u16) -> *mut u8 {
         let at = usize::from(id) * RECV_BUF_BYTES;

@@ -222,6 +222,9 @@ pub trait Source {
     fn close(&mut self, file: FileId);
     /// Reads up to `len` bytes (at most one block) at `position`; fewer at the end of the file.
     fn read(&mut self, file: FileId, position: u64, len: usize) -> Result<Block, crate::io::Errno>;
+    /// Says that these bytes are likely to be read soon, in this order. A source that can read in the background starts now; it may
+    /// ignore any of them.
+    fn read_ahead(&mut self, _file: FileId, _position: u64, _len: usize) {}
     /// Runs one operation of recovery's decision (seal, rename, directory sync) to its end.
     fn run(&mut self, op: Op) -> Result<(), crate::io::Errno>;
     /// A version 4 uuid.

@@ -16,6 +16,7 @@
 pub mod connection;
 pub mod dispatch;
 pub mod handlers;
+pub mod metadata;
 mod pending;
 mod timeouts;
 

@@ -14,6 +14,7 @@ mod fetch;
 mod list_offsets;
 mod parked;
 mod produce;
+pub mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -253,6 +254,11 @@ impl Shard {
     /// Flushes everything and leaves clean-stop records; ends with [`Notice::Stopped`].
     pub fn begin_stop(&mut self) {
         self.store.begin_stop();
+    }
+
+    /// A block for other writes of this shard's thread: free, or evicted from the tail cache.
+    pub fn take_block(&mut self, cx: &mut Cx<'_>) -> Option<Block> {
+        self.store.take_block(cx.pool)
     }
 
     /// Staging memory for `bytes` more: without it the server leaves the request in the socket.

@@ -109,6 +109,11 @@ impl FrameSplitter {
         if self.yielded { 0 } else { self.prefix_len + self.assembly.len() }
     }
 
+    /// Bytes of memory that the assembly of frames holds.
+    pub fn held_capacity(&self) -> usize {
+        self.assembly.capacity()
+    }
+
     /// Length that the unfinished frame claims, once its prefix is whole: what a memory budget is asked for.
     pub fn claimed_bytes(&self) -> Option<usize> {
         (self.claimed > 0 && !self.yielded).then_some(self.claimed)

@@ -18,9 +18,13 @@ pub mod api;
 pub mod batch;
 pub mod codec;
 pub mod error;
+pub mod fetch;
 pub mod frame;
+pub mod fuzz;
 pub mod msg;
 pub mod primitive;
+pub mod produce;
+pub mod topics;
 
 #[cfg(test)]
 mod tests;

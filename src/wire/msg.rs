@@ -32,21 +32,31 @@ macro_rules! calls {
             const _: () = assert!(<$request as KafkaRequest>::API_KEY.value() == ApiKey::$api.wire());
         )*
 
-        /// Decodes a request of any API and drops it: for tests and fuzzing, which must reach every decoder.
-        pub fn decode_any_request(bytes: &[u8]) -> Result<ApiKey, WireError> {
-            let api = RequestHeader::parse(bytes)?.api;
-            match api {
-                $(ApiKey::$api => drop(decode_request::<$request>(bytes)?),)*
+        /// Decodes a request frame of any API and encodes it again, with its length prefix: for tests and fuzzing, which must reach
+        /// every message.
+        pub fn recode_request(bytes: &[u8]) -> Result<Vec<u8>, WireError> {
+            let mut out = Vec::new();
+            match RequestHeader::parse(bytes)?.api {
+                $(ApiKey::$api => {
+                    let (header, request) = decode_request::<$request>(bytes)?;
+                    let (correlation_id, version) = (header.correlation_id, header.version);
+                    encode_request(&mut out, correlation_id, header.client_id, version, &request)?;
+                })*
             }
-            Ok(api)
+            Ok(out)
         }
 
-        /// Decodes a response of any API and drops it: for tests and fuzzing.
-        pub fn decode_any_response(api: ApiKey, version: i16, bytes: Bytes) -> Result<(), WireError> {
+        /// Decodes a response frame of any API and encodes it again, with its length prefix: for tests and fuzzing.
+        pub fn recode_response(api: ApiKey, version: i16, bytes: Bytes) -> Result<Vec<u8>, WireError> {
+            let correlation_id = response_correlation_id(&bytes)?;
+            let mut out = Vec::new();
             match api {
-                $(ApiKey::$api => drop(decode_response::<$request>(bytes, version)?),)*
+                $(ApiKey::$api => {
+                    let response = decode_response::<$request>(bytes, version)?;
+                    encode_response::<$request>(&mut out, correlation_id, version, &response)?;
+                })*
             }
-            Ok(())
+            Ok(out)
         }
     };
 }

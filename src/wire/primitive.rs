@@ -267,7 +267,13 @@ pub fn put_null(out: &mut Vec<u8>, flexible: bool) {
 
 /// Appends a nullable string. The caller keeps it within 32767 bytes; what is longer is cut at a character.
 pub fn put_string(out: &mut Vec<u8>, flexible: bool, text: Option<&str>) {
-    let text = text.map(|text| &text[..text.floor_char_boundary(i16::MAX as usize)]);
+    let text = text.map(|text| {
+        let mut len = text.len().min(i16::MAX as usize);
+        while !text.is_char_boundary(len) {
+            len -= 1;
+        }
+        &text[..len]
+    });
     match (flexible, text) {
         (true, Some(text)) => put_varint(out, text.len() as u32 + 1),
         (true, None) => out.push(0),

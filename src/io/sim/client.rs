@@ -80,7 +80,7 @@ impl SimConn {
 impl Drop for SimConn {
     fn drop(&mut self) {
         if let Some(mut core) = self.world.try_core() {
-            core.finish(self.conn);
+            core.leave(self.conn);
         }
     }
 }
@@ -89,6 +89,17 @@ impl Core {
     fn finish(&mut self, conn: u32) {
         if self.net.conns.get(&conn).is_some_and(|c| !c.to_server.closed) {
             self.send_packet(conn, Side::Server, Packet::End);
+        }
+    }
+
+    /// The client closes its end. As TCP does: unread bytes turn the end of stream into a reset.
+    fn leave(&mut self, conn: u32) {
+        let Some(state) = self.net.conns.get_mut(&conn) else { return };
+        state.client_gone = true;
+        if state.to_client.arrived.is_empty() {
+            self.finish(conn);
+        } else {
+            self.send_packet(conn, Side::Server, Packet::Reset);
         }
     }
 }

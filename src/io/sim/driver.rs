@@ -11,7 +11,7 @@ use super::disk::NodeId;
 use super::files::{FileOp, OpenFile};
 use super::world::World;
 use crate::base::limits::COMPLETIONS_PER_TURN_MAX;
-use crate::io::buffer::Pool;
+use crate::io::buffer::{Pool, RecvPool};
 use crate::io::{
     DirEntry, DiskSpace, Done, Errno, ListenerId, LockError, Mono, Op, Payload, StorageCaps, Token, Wait,
 };
@@ -37,6 +37,7 @@ pub struct IoState {
     pub ready: Vec<Ready>,
     pub files: BTreeMap<u32, OpenFile>,
     pub next_file: u32,
+    pub recv_pool: RecvPool,
 }
 
 /// A completion that waits for a turn.

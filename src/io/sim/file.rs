@@ -156,6 +156,30 @@ impl File {
         }
     }
 
+    /// The process that saw a flush fail is gone. What the failure lost is now either gone for readers as well, or it was not lost
+    /// after all: a restart reads what the disk holds, and may rely on it.
+    pub fn settle_lost(&mut self, stamp: Stamp, rng: &mut Rng) {
+        if self.pending.iter().all(|c| c.state != State::Lost) {
+            return;
+        }
+        self.pending.retain(|c| c.state != State::Lost || rng.below(2) == 0);
+        let len = self.live.len();
+        self.live = self.flushed.clone();
+        for change in &mut self.pending {
+            if change.state == State::Lost {
+                change.state = State::Returned(stamp);
+            }
+            match &change.what {
+                _ if change.state == State::InFlight => {}
+                What::Write { offset, data } => self.live.write(*offset, data),
+                What::Extend(len) => self.live.extend_to(*len),
+                What::Truncate(len) => self.live.set_len(*len),
+            }
+        }
+        // The length is metadata: it was not lost with the data.
+        self.live.extend_to(len);
+    }
+
     /// Bytes of space that writing or allocating `range` would take on top of what the file has.
     pub fn space_needed(&self, range: Range<u64>) -> u64 {
         pages(range).filter(|p| !self.allocated.contains(p)).count() as u64 * PAGE

@@ -14,6 +14,9 @@ use crate::base::limits::{ALIGN, BLOCK_BYTES};
 use crate::io::buffer::{Block, BlockSlice};
 use crate::io::{Done, Errno, FileId, Op, OpenMode, Payload, Token, WriteSync};
 
+/// The file was not opened for this.
+const BADF: Errno = Errno(9);
+
 /// A file operation between its push and its completion.
 pub struct FileOp {
     pub token: Token,
@@ -26,7 +29,24 @@ pub struct FileOp {
     pub change: u64,
     /// The bytes of a write as they were pushed.
     pub pushed: Option<Rc<[u8]>>,
+    /// A write to a file that is open for reading.
+    refused: bool,
     pub submitted: bool,
+}
+
+impl FileOp {
+    /// The open file that it names.
+    fn file(&self) -> Option<FileId> {
+        match &self.op {
+            Op::CloseFile { file }
+            | Op::Flush { file }
+            | Op::Read { file, .. }
+            | Op::Allocate { file, .. }
+            | Op::Truncate { file, .. }
+            | Op::Write { file, .. } => Some(*file),
+            _ => None,
+        }
+    }
 }
 
 /// An open file of one driver.
@@ -42,22 +62,23 @@ type Outcome = (Result<u32, Errno>, Payload, Closes);
 impl Core {
     /// Checks a file operation and gives it a place. It leaves at the next turn.
     pub fn push_file_op(&mut self, io: IoId, op: Op, token: Token) {
+        let mut refused = false;
         let target = match &op {
-            Op::CloseFile { file } | Op::Flush { file } => Some(self.open_file(io, *file, false)),
+            Op::CloseFile { file } | Op::Flush { file } => Some(self.open_file(io, *file)),
             Op::Read { file, offset, at, len, .. } => {
                 self.check_range(*offset, u64::from(*len));
                 let fits = (*at as usize).is_multiple_of(ALIGN) && (*at + *len) as usize <= BLOCK_BYTES;
                 if !fits {
                     self.fail(format_args!("read of {len} bytes into position {at} of a block"));
                 }
-                Some(self.open_file(io, *file, false))
+                Some(self.open_file(io, *file))
             }
             Op::Allocate { file, offset, len } => {
                 self.check_range(*offset, *len);
-                Some(self.open_file(io, *file, true))
+                Some(self.open_file(io, *file))
             }
             Op::Truncate { file, len } => {
-                let file = self.open_file(io, *file, true);
+                let file = self.open_file(io, *file);
                 if self.busy.range((file, len / PAGE)..=(file, u64::MAX)).next().is_some() {
                     self.fail(format_args!("truncation to {len} under a write in flight"));
                 }
@@ -65,8 +86,11 @@ impl Core {
             }
             Op::Write { file, offset, data, .. } => {
                 self.check_range(*offset, data.len() as u64);
-                let file = self.open_file(io, *file, true);
-                self.claim_blocks(file, blocks(*offset, data));
+                refused = !self.ios[&io].files.get(&file.0).is_some_and(|open| open.writable);
+                let file = self.open_file(io, *file);
+                if !refused {
+                    self.claim_blocks(file, blocks(*offset, data));
+                }
                 Some(file)
             }
             _ => None,
@@ -78,14 +102,15 @@ impl Core {
         let change = self.id();
         let stamp = self.stamp + 1;
         let state = self.ios.get_mut(&io).expect("alive");
-        state.ops.insert(change, FileOp { token, op, stamp, target, change, pushed, submitted: false });
+        state
+            .ops
+            .insert(change, FileOp { token, op, stamp, target, change, pushed, refused, submitted: false });
         state.queued_files.push(change);
     }
 
-    fn open_file(&self, io: IoId, file: FileId, write: bool) -> FileRef {
+    fn open_file(&self, io: IoId, file: FileId) -> FileRef {
         match self.ios[&io].files.get(&file.0) {
             Some(open) if open.closing => self.fail(format_args!("operation on {file:?} after its close")),
-            Some(open) if write && !open.writable => self.fail(format_args!("{file:?} is open for reading")),
             Some(open) => open.file,
             None => self.fail(format_args!("operation on {file:?}, which is not open")),
         }
@@ -112,7 +137,9 @@ impl Core {
             let delay = self.disk_delay();
             let op = self.ios.get_mut(&io).expect("alive").ops.get_mut(&id).expect("queued");
             op.submitted = true;
-            if let (Op::Write { offset, .. }, Some(file), Some(data)) = (&op.op, op.target, &op.pushed) {
+            if let (Op::Write { offset, .. }, Some(file), Some(data), false) =
+                (&op.op, op.target, &op.pushed, op.refused)
+            {
                 let (offset, data) = (*offset, data.clone());
                 let file = self.disks[file.disk].1.file_mut(file.node).expect("open files exist");
                 file.begin_write(id, offset, data);
@@ -123,16 +150,27 @@ impl Core {
 
     /// An operation completes, now.
     pub fn finish_file_op(&mut self, io: IoId, id: u64) {
-        let Some(op) = self.ios.get_mut(&io).and_then(|io| io.ops.remove(&id)) else { return };
+        let Some(state) = self.ios.get_mut(&io) else { return };
+        let Some(op) = state.ops.remove(&id) else { return };
+        if let Op::CloseFile { file } = &op.op
+            && state.ops.values().any(|other| other.file() == Some(*file))
+        {
+            // A close waits for what else the file has to do.
+            state.ops.insert(id, op);
+            let at = self.now + self.rng.between(1_000, 50_000);
+            self.schedule(at, Event::FileOp { io, op: id });
+            return;
+        }
         let ready = self.carry_out(io, op);
         self.post(io, ready);
     }
 
     /// Does what the operation asks for, or what the faults make of it.
     pub fn carry_out(&mut self, io: IoId, op: FileOp) -> Ready {
-        let FileOp { token, op, stamp, target, change, pushed, .. } = op;
+        let FileOp { token, op, stamp, target, change, pushed, refused, .. } = op;
         let file = target.unwrap_or(FileRef { disk: 0, node: super::disk::ROOT });
         let (result, payload, closes) = match op {
+            Op::Write { data, .. } if refused => (Err(BADF), Payload::Written(data), Closes::Nothing),
             Op::Write { offset, data, sync, .. } => {
                 let pushed = pushed.expect("kept at push");
                 let result = self.write(file, (change, stamp), offset, &pushed, sync);
@@ -243,9 +281,7 @@ impl Core {
                 _ => there,
             };
             let at = at as usize;
-            let filled = into.filled();
             live.read(offset, &mut into.as_mut_slice()[at..at + there]);
-            into.set_filled(filled.max(at + there));
             Ok(there as u32)
         });
         match fault {

@@ -37,6 +37,22 @@ impl Image {
         bytes
     }
 
+    /// Where `needle` stands at or behind `from`.
+    pub fn find(&self, from: u64, needle: &[u8]) -> Option<u64> {
+        (from..self.len).step_by(ALIGN).find_map(|start| {
+            let bytes = self.bytes(start, ALIGN + needle.len() - 1);
+            let mut at = 0;
+            while let Some(skip) = bytes[at..].iter().position(|byte| *byte == needle[0]) {
+                at += skip;
+                if bytes[at..].starts_with(needle) {
+                    return Some(start + at as u64);
+                }
+                at += 1;
+            }
+            None
+        })
+    }
+
     /// Writes `data` and extends the file over it.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         for (page, within, range) in pieces(offset, data.len()) {

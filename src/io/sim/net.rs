@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::core::{Core, Event, IoId};
 use super::driver::{Closes, Ready};
 use crate::base::limits::{RECV_BUF_BYTES, SEND_PARTS_MAX};
-use crate::io::buffer::RecvBuf;
 use crate::io::{ConnId, Done, Errno, ListenerId, Op, Payload, SendChain, Token};
 
 const CONNREFUSED: Errno = Errno(111);
@@ -46,13 +45,22 @@ pub struct Conn {
     /// The driver that accepted it, until it closes it.
     io: Option<IoId>,
     recv: Option<Token>,
-    send: Option<(Token, SendChain)>,
+    send: Option<Sending>,
     /// A `Send` was pushed and its `Done` not returned.
     send_unreturned: bool,
     pub to_server: Pipe,
     pub to_client: Pipe,
+    /// The client closed its end: what still comes is answered with a reset.
+    pub client_gone: bool,
     /// Completions of this connection are posted at growing times.
     posted_until: u64,
+}
+
+/// A `Send` in flight, and how much of it has left.
+struct Sending {
+    token: Token,
+    chain: SendChain,
+    sent: usize,
 }
 
 /// One direction.
@@ -103,7 +111,7 @@ impl Core {
         let id = self.net.next;
         let port = if addr.port() == 0 { 20_000 + id as u16 } else { addr.port() };
         let addr = SocketAddr::new(addr.ip(), port);
-        if self.net.listeners.values().any(|l| l.addr == addr && l.io != io) {
+        if self.net.listeners.values().any(|l| l.addr == addr) {
             return Err(Errno::ADDRINUSE);
         }
         self.net.listeners.insert(id, Listener { addr, io, accept: None, backlog: VecDeque::new() });
@@ -119,7 +127,7 @@ impl Core {
         self.net.next += 1;
         let id = self.net.next;
         let capacities = [0, 1].map(|_| 1usize << self.rng.between(12, 18));
-        let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, (id >> 8) as u8, id as u8)), 1024);
+        let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 1, (id >> 8) as u8, id as u8)), 1024);
         let conn = Conn {
             listener,
             peer,
@@ -129,6 +137,7 @@ impl Core {
             send_unreturned: false,
             to_server: Pipe::new(capacities[0]),
             to_client: Pipe::new(capacities[1]),
+            client_gone: false,
             posted_until: 0,
         };
         self.net.conns.insert(id, conn);
@@ -158,10 +167,7 @@ impl Core {
             Op::Recv { conn } | Op::CancelRecv { conn } | Op::CloseConn { conn } => {
                 self.own_conn(io, *conn);
             }
-            Op::Send { conn, chain } => {
-                if chain.is_done() {
-                    self.fail(format_args!("empty Send on {conn:?}"));
-                }
+            Op::Send { conn, .. } => {
                 if std::mem::replace(&mut self.own_conn(io, *conn).send_unreturned, true) {
                     self.fail(format_args!("two Sends in flight on {conn:?}"));
                 }
@@ -200,7 +206,7 @@ impl Core {
                     self.post_conn(conn.0, token, Ok(0), Payload::None);
                 }
                 Op::Send { conn, chain } => {
-                    self.own_conn(io, conn).send = Some((token, chain));
+                    self.own_conn(io, conn).send = Some(Sending { token, chain, sent: 0 });
                     self.serve_send(conn.0);
                 }
                 Op::CloseConn { conn } => self.close_conn(conn.0, token),
@@ -216,8 +222,8 @@ impl Core {
         if let Some(recv) = recv {
             self.post_conn(conn, recv, Err(Errno::CANCELED), Payload::None);
         }
-        if let Some((send, chain)) = send {
-            self.post_conn(conn, send, Err(Errno::CANCELED), Payload::Sent(chain));
+        if let Some(sending) = send {
+            self.end_send(conn, sending, Errno::CANCELED);
         }
         self.post_conn(conn, token, Ok(0), Payload::None);
         self.net.conns.get_mut(&conn).expect("checked at push").io = None;
@@ -258,53 +264,62 @@ impl Core {
                 (state.to_server.reset, state.to_server.ended, state.to_server.arrived.len());
             let (nobufs, split) = (self.faults.recv_nobufs, self.faults.split);
             let (nobufs, split) = (self.rng.chance(nobufs), self.rng.chance(split));
-            let state = self.net.conns.get_mut(&conn).expect("just there");
-            if reset || (arrived > 0 && nobufs) || (arrived == 0 && ended) {
-                state.recv = None;
-                let result = match (reset, arrived) {
-                    (true, _) => Err(Errno::CONNRESET),
-                    (false, 0) => Ok(0),
-                    _ => Err(Errno::NOBUFS),
-                };
-                self.post_conn(conn, token, result, Payload::None);
-                return;
-            }
-            if arrived == 0 {
-                return;
-            }
+            let ending = match (reset, arrived) {
+                (true, _) => Some(Err(Errno::CONNRESET)),
+                (false, 0) if ended => Some(Ok(0)),
+                (false, 0) => return,
+                (false, _) => nobufs.then_some(Err(Errno::NOBUFS)),
+            };
             let most = arrived.min(RECV_BUF_BYTES);
             let len = if split { self.rng.between(1, most.min(16) as u64) as usize } else { most };
             let state = self.net.conns.get_mut(&conn).expect("just there");
-            let bytes: Vec<u8> = state.to_server.arrived.drain(..len).collect();
-            let payload = Payload::Received(RecvBuf::owned(bytes));
-            self.post_conn_more(conn, token, Ok(len as u32), payload, true);
+            let io = self.ios.get_mut(&state.io.expect("accepted")).expect("alive");
+            let piece = &state.to_server.arrived.make_contiguous()[..len];
+            let piece = if ending.is_some() { None } else { io.recv_pool.copy_of(piece) };
+            let Some(piece) = piece else {
+                state.recv = None;
+                self.post_conn(conn, token, ending.unwrap_or(Err(Errno::NOBUFS)), Payload::None);
+                return;
+            };
+            state.to_server.arrived.drain(..len);
+            self.post_conn_more(conn, token, Ok(len as u32), Payload::Received(piece), true);
             self.attention = true;
         }
     }
 
-    /// Moves bytes of a `Send` into the network, as many as there is room for; without room it stays in flight.
+    /// Moves bytes of a `Send` into the network, as many as there is room for. It stays in flight until all it may take has
+    /// left, unless it is cut short.
     pub fn serve_send(&mut self, conn: u32) {
         let Some(state) = self.net.conns.get_mut(&conn) else { return };
-        let Some((token, chain)) = state.send.take() else { return };
+        let Some(mut sending) = state.send.take() else { return };
         if state.to_client.reset {
-            self.post_conn(conn, token, Err(Errno::PIPE), Payload::Sent(chain));
-            return;
+            return self.end_send(conn, sending, Errno::PIPE);
         }
         let room = state.to_client.room();
-        if room == 0 {
-            state.send = Some((token, chain));
-            self.mark("send_blocked");
-            return;
-        }
-        let most: Vec<u8> = chain.slices(SEND_PARTS_MAX).flatten().copied().take(room).collect();
-        let short = self.faults.send_short;
-        let len =
-            if self.rng.chance(short) { self.rng.between(1, most.len() as u64) } else { most.len() as u64 };
-        if len < chain.remaining() as u64 {
+        let total: usize = sending.chain.slices(SEND_PARTS_MAX).map(<[u8]>::len).sum();
+        let mut most = room.min(total - sending.sent);
+        let cut = self.faults.send_short;
+        let cut = self.rng.chance(cut) && most > 0;
+        if cut {
+            most = self.rng.between(1, most as u64) as usize;
             self.mark("send_short");
         }
-        self.transmit(conn, Side::Client, &most[..len as usize]);
-        self.post_conn(conn, token, Ok(len as u32), Payload::Sent(chain));
+        let bytes: Vec<u8> =
+            sending.chain.slices(SEND_PARTS_MAX).flatten().copied().skip(sending.sent).take(most).collect();
+        self.transmit(conn, Side::Client, &bytes);
+        sending.sent += bytes.len();
+        if sending.sent == total || cut {
+            self.post_conn(conn, sending.token, Ok(sending.sent as u32), Payload::Sent(sending.chain));
+            return;
+        }
+        self.mark("send_blocked");
+        self.net.conns.get_mut(&conn).expect("just there").send = Some(sending);
+    }
+
+    /// Ends a `Send` early: with what has left, or with the error if nothing has.
+    fn end_send(&mut self, conn: u32, sending: Sending, errno: Errno) {
+        let result = if sending.sent > 0 { Ok(sending.sent as u32) } else { Err(errno) };
+        self.post_conn(conn, sending.token, result, Payload::Sent(sending.chain));
     }
 
     pub fn send_returned(&mut self, conn: u32) {
@@ -340,7 +355,11 @@ impl Core {
     pub fn transmit(&mut self, conn: u32, to: Side, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let most = bytes.len() as u64;
-            let len = if self.rng.below(4) == 0 { self.rng.between(1, most) } else { most } as usize;
+            let len = if self.faults.split > 0 && self.rng.below(4) == 0 {
+                self.rng.between(1, most)
+            } else {
+                most
+            } as usize;
             self.send_packet(conn, to, Packet::Bytes(bytes[..len].to_vec()));
             bytes = &bytes[len..];
         }
@@ -376,6 +395,7 @@ impl Core {
 
     pub fn packet_arrives(&mut self, conn: u32, at: Side, packet: Packet) {
         let Some(state) = self.net.conns.get_mut(&conn) else { return };
+        let unwanted = at == Side::Client && state.client_gone && matches!(packet, Packet::Bytes(_));
         let orphan =
             at == Side::Server && state.io.is_none() && !self.net.listeners.contains_key(&state.listener);
         let pipe = state.pipe(at);
@@ -405,6 +425,7 @@ impl Core {
             }
         }
         match at {
+            Side::Client if unwanted => self.send_packet(conn, Side::Server, Packet::Reset),
             Side::Server if orphan => self.send_packet(conn, Side::Client, Packet::Reset),
             Side::Server => self.serve_recv(conn),
             Side::Client => {

@@ -12,7 +12,11 @@ use super::core::{Astray, Core, Event, FileRef, IoId, Placed, ProcessId};
 use super::disk::{Disk, NodeId};
 use super::driver::{IoState, SimIo};
 use super::faults::{DiskConfig, Faults, Injected, OpKind};
+use crate::io::buffer::RecvPool;
 use crate::io::{Errno, Op};
+
+/// Receive buffers of one driver: few, so that they run out.
+const RECV_BUFFERS: u16 = 8;
 
 /// Longest that a killed process's write takes to land.
 const LATE_NS_MAX: u64 = 20_000_000_000;
@@ -51,6 +55,7 @@ impl World {
             ready: Vec::new(),
             files: Default::default(),
             next_file: 0,
+            recv_pool: RecvPool::new(RECV_BUFFERS).expect("memory for receive buffers"),
         };
         core.ios.insert(id, state);
         drop(core);
@@ -165,6 +170,27 @@ impl World {
         Some(image.bytes(0, image.len() as usize))
     }
 
+    /// Where `needle` stands, at or behind `from`, in what a power cut now would surely leave of a file.
+    pub fn find_flushed(&self, path: &Path, from: u64, needle: &[u8]) -> Option<u64> {
+        let core = self.core();
+        let file = core.file_at(path, Disk::find_durable).ok()?;
+        core.disks[file.disk].1.file(file.node).ok()?.flushed.find(from, needle)
+    }
+
+    /// Where `needle` stands, at or behind `from`, in what a process would read of a file now.
+    pub fn find_live(&self, path: &Path, from: u64, needle: &[u8]) -> Option<u64> {
+        let core = self.core();
+        let file = core.file_at(path, Disk::find).ok()?;
+        core.disks[file.disk].1.file(file.node).ok()?.live.find(from, needle)
+    }
+
+    /// Changes how much a disk holds.
+    pub fn set_capacity(&self, mount: &Path, capacity_bytes: u64) {
+        let mut core = self.core();
+        let (disk, _) = core.resolve(mount).expect("a disk");
+        core.disks[disk].1.config.capacity_bytes = capacity_bytes;
+    }
+
     /// What a process would read of a file now.
     pub fn live_bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let core = self.core();
@@ -255,6 +281,10 @@ impl Core {
         }
         self.processes.remove(&process);
         self.attention = true;
+        let stamp = self.stamp;
+        for (_, disk) in &mut self.disks {
+            disk.files_mut().for_each(|(_, file)| file.settle_lost(stamp, &mut self.rng));
+        }
     }
 
     /// What becomes of an operation whose process was killed.

@@ -21,7 +21,7 @@ const FEATURES: Features<'static> = Features {
     finalized_epoch: 0,
 };
 
-pub fn handle(request: &mut Request<'_>) -> Result<Handled, WireError> {
+pub fn handle(request: &mut Request<'_, '_>) -> Result<Handled, WireError> {
     let (header, body) = msg::decode_request::<ApiVersionsRequest>(request.frame)?;
     let named = header.version < 3
         || (api::is_software_name(&body.client_software_name)

@@ -11,7 +11,7 @@ use crate::wire::msg::{self, FindCoordinatorRequest, FindCoordinatorResponse, fi
 /// First version with many keys in one request.
 const BATCHED_FROM: i16 = 4;
 
-pub fn handle(request: &mut Request<'_>) -> Result<Handled, WireError> {
+pub fn handle(request: &mut Request<'_, '_>) -> Result<Handled, WireError> {
     let (header, body) = msg::decode_request::<FindCoordinatorRequest>(request.frame)?;
     let error = code(Refused::CoordinatorNotAvailable);
     let mut response = FindCoordinatorResponse::default();

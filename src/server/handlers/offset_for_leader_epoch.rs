@@ -19,7 +19,7 @@ pub struct Waiting {
     refused: Vec<Option<Refused>>,
 }
 
-pub fn handle(request: &mut Request<'_>, meta: &mut Metadata) -> Result<Handled, WireError> {
+pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
     let (header, body) = msg::decode_request::<OffsetForLeaderEpochRequest>(request.frame)?;
     let (version, correlation_id) = (header.version, header.correlation_id);
     let mut refused = Vec::new();

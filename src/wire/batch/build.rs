@@ -138,7 +138,7 @@ impl BatchBuilder {
             self.base_sequence = self.base_sequence.wrapping_add(self.count) & i32::MAX;
         }
         if self.leader_epoch != NO_EPOCH {
-            self.base_offset = self.base_offset + i64::from(self.count);
+            self.base_offset += i64::from(self.count);
         }
         self.records.clear();
         self.count = 0;

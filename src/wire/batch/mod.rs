@@ -22,6 +22,8 @@ mod accept;
 pub mod build;
 pub mod records;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use crate::base::error::Refused;
 use crate::base::limits::{BATCH_HEADER_BYTES, BATCH_UNCHECKED_BYTES};

@@ -17,6 +17,7 @@ use corelog::io::{
 mod files;
 mod flow;
 mod net;
+mod sim;
 mod uring;
 
 /// What a driver brings to the suite: files and a network that several `Io`s and outside peers share.

@@ -1,0 +1,317 @@
+//! Carries the controller's decisions to disk, and their consequences to the shard: the file operations of
+//! `controller/metastore.rs`, in the order that it demands.
+//!
+//! One metadata write is in flight at a time. When it is durable the new image is published, partitions that came or went are
+//! made or removed, and the answers that waited for it leave. A failed write ends the broker: there is no rollback.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::files;
+use super::source::IoSource;
+use crate::base::error::Fatal;
+use crate::base::ids::{PartitionIndex, PartitionKey, Uuid};
+use crate::base::limits::{ALIGN, BLOCK_BYTES};
+use crate::config::broker::BrokerConfig;
+use crate::controller::Controller;
+use crate::controller::image::{Broker, Image, Topic};
+use crate::controller::journal::{Point, Write, Writer};
+use crate::controller::meta::{self, Meta};
+use crate::controller::metastore::{self, FOLDER, Files, JOURNAL_ALLOCATE, journal_name, snapshot_name};
+use crate::io::{Done, Errno, FileId, Io, Op, OpenMode, Token, WriteSync};
+use crate::log::store::Source;
+use crate::server::metadata::Metadata;
+use crate::shard::{Cx, Shard, rules};
+
+/// Token kind of the journal's writes.
+pub const TOKEN_CONTROL: u8 = 32;
+
+pub struct Control {
+    data_dir: PathBuf,
+    cluster: Uuid,
+    journal: FileId,
+    writer: Writer,
+    /// Encoded, and not pushed for lack of memory.
+    waiting: Option<(Write, u64)>,
+    in_flight: Option<InFlight>,
+    ops: Vec<(Op, Token)>,
+    failed: Option<String>,
+}
+
+/// A transaction on its way: through which decision it reaches, and its writes.
+struct InFlight {
+    through: u64,
+    pending: usize,
+    /// Expected length of each write.
+    lens: Vec<u32>,
+}
+
+/// What a start found.
+pub struct Recovered {
+    pub directory: Uuid,
+    pub image: Image,
+    pub controller: Controller,
+    pub control: Control,
+}
+
+/// Reads, or formats, the metadata of a data directory and begins a new generation of it. Blocks; for start-up.
+pub fn recover(
+    io: &mut Io,
+    dir: &Path,
+    config: Arc<BrokerConfig>,
+    brokers: Vec<Broker>,
+) -> Result<Recovered, Fatal> {
+    let failed = |errno: Errno| unusable(dir, errno);
+    let folder = dir.join(FOLDER);
+    files::make_dirs(io, &folder).map_err(failed)?;
+    let known = match files::read(io, &dir.join(meta::FILE)).map_err(failed)? {
+        Some(bytes) => Some(Meta::decode(&bytes, &dir.display().to_string(), config.node_id)?),
+        None => None,
+    };
+    let found = read_folder(io, &folder).map_err(failed)?;
+    let (next, point, remove, records) = match &known {
+        Some(meta) => {
+            let recovered = metastore::recover(&found, meta.cluster, &dir.display().to_string())?;
+            for row in &recovered.rows {
+                tracing::info!(?row, "metadata");
+            }
+            (recovered.next, recovered.point, recovered.remove, recovered.records)
+        }
+        None => {
+            let next = found.iter().map(|f| f.generation).max().map_or(0, |n| n + 1);
+            (next, Point::default(), found.iter().map(|f| f.generation).collect(), Vec::new())
+        }
+    };
+    let fresh = known.is_none();
+    let meta = known.unwrap_or_else(|| Meta {
+        cluster: super::source::random_uuid(io),
+        node_id: config.node_id,
+        directory: super::source::random_uuid(io),
+    });
+    let mut image = Image::new(meta.cluster_id(), config, brokers);
+    image.load(records).map_err(|misfit| Fatal {
+        code: "metadata-corrupt",
+        summary: format!("{} does not fit what came before it", misfit.key),
+        found: misfit.what.into(),
+        means: "the metadata on disk contradicts itself".into(),
+        tries: vec![format!("restore {} from a backup", folder.display())],
+    })?;
+    let (journal, writer) = begin(io, &folder, &image, meta.cluster, next, point).map_err(failed)?;
+    if fresh {
+        files::replace(io, &dir.join(meta::FILE), &meta.encode()).map_err(failed)?;
+    }
+    remove_old(io, &folder, &remove).map_err(failed)?;
+    let control = Control {
+        data_dir: dir.to_path_buf(),
+        cluster: meta.cluster,
+        journal,
+        writer,
+        waiting: None,
+        in_flight: None,
+        ops: Vec::new(),
+        failed: None,
+    };
+    Ok(Recovered { directory: meta.directory, controller: Controller::new(image.clone()), image, control })
+}
+
+/// Reads every file of the folder; flushes the journals, so that what counts now cannot vanish later.
+fn read_folder(io: &mut Io, folder: &Path) -> Result<Vec<Files>, Errno> {
+    let mut found: Vec<Files> = Vec::new();
+    for entry in io.list_dir(folder)? {
+        let Some((generation, is_snapshot)) = metastore::parse_name(&entry.name) else { continue };
+        let path = folder.join(&entry.name);
+        let bytes = files::read(io, &path)?;
+        if !is_snapshot {
+            let mut source = IoSource::new(io);
+            let file = source.open(&path, OpenMode::Write)?;
+            let flushed = source.run(Op::Flush { file });
+            source.close(file);
+            flushed?;
+        }
+        let at = match found.iter().position(|files| files.generation == generation) {
+            Some(at) => at,
+            None => {
+                found.push(Files { generation, ..Files::default() });
+                found.len() - 1
+            }
+        };
+        if is_snapshot {
+            found[at].snapshot = bytes;
+        } else {
+            found[at].journal = bytes;
+        }
+    }
+    Ok(found)
+}
+
+/// Steps 3 and 4 of a start: a new journal, then the snapshot that it continues.
+fn begin(
+    io: &mut Io,
+    folder: &Path,
+    image: &Image,
+    cluster: Uuid,
+    generation: u64,
+    point: Point,
+) -> Result<(FileId, Writer), Errno> {
+    let files = metastore::begin(image, cluster, generation, point);
+    let header = files::block_of(io, &files.journal_header)?.slice_padded(0);
+    let mut source = IoSource::new(io);
+    let journal = source.open(&folder.join(journal_name(generation)), OpenMode::Create)?;
+    source.run(Op::Allocate { file: journal, offset: 0, len: JOURNAL_ALLOCATE })?;
+    let len = header.len();
+    let write = Op::Write { file: journal, offset: 0, data: header, sync: WriteSync::Dsync };
+    if source.transfer(write)? as usize != len {
+        return Err(Errno::IO);
+    }
+    source.run(Op::SyncDir { path: folder.to_path_buf() })?;
+    files::replace(io, &folder.join(snapshot_name(generation)), &files.snapshot)?;
+    Ok((journal, files.writer))
+}
+
+fn remove_old(io: &mut Io, folder: &Path, generations: &[u64]) -> Result<(), Errno> {
+    for entry in io.list_dir(folder)? {
+        let old = metastore::parse_name(&entry.name).is_some_and(|(n, _)| generations.contains(&n));
+        if old || entry.name.ends_with(".tmp") {
+            IoSource::new(io).run(Op::RemoveFile { path: folder.join(&entry.name) })?;
+        }
+    }
+    IoSource::new(io).run(Op::SyncDir { path: folder.to_path_buf() })
+}
+
+impl Control {
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Why the broker must end, once a metadata write failed.
+    pub fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    pub fn take_ops(&mut self) -> std::vec::Drain<'_, (Op, Token)> {
+        self.ops.drain(..)
+    }
+
+    /// True when nothing is on its way: a stop may go on, a new generation may begin.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.waiting.is_none()
+    }
+
+    /// Once per turn: writes what was decided since the last write.
+    pub fn turn(&mut self, meta: &mut Metadata, shard: &mut Shard, cx: &mut Cx<'_>) {
+        if self.in_flight.is_some() || self.failed.is_some() {
+            return;
+        }
+        if self.waiting.is_none() {
+            let Some(batch) = meta.controller.take_batch() else { return };
+            self.waiting = Some((self.writer.encode(&batch.records), batch.through));
+        }
+        self.push_waiting(shard, cx);
+    }
+
+    fn push_waiting(&mut self, shard: &mut Shard, cx: &mut Cx<'_>) {
+        let Some((write, through)) = self.waiting.take() else { return };
+        let mut blocks = Vec::new();
+        for chunk in write.bytes.chunks(BLOCK_BYTES) {
+            let Some(mut block) = shard.take_block(cx) else {
+                self.waiting = Some((write, through));
+                return;
+            };
+            block.append(chunk);
+            blocks.push(block.slice_padded(0));
+        }
+        let mut offset = write.position;
+        let mut lens = Vec::new();
+        for (i, data) in blocks.into_iter().enumerate() {
+            debug_assert!(data.len().is_multiple_of(ALIGN));
+            let len = data.len() as u32;
+            lens.push(len);
+            let op = Op::Write { file: self.journal, offset, data, sync: WriteSync::Dsync };
+            self.ops.push((op, Token::new(TOKEN_CONTROL, 0, i as u32)));
+            offset += u64::from(len);
+        }
+        self.in_flight = Some(InFlight { through, pending: lens.len(), lens });
+    }
+
+    /// A journal write completed.
+    pub fn done(&mut self, done: Done, meta: &mut Metadata, shard: &mut Shard, cx: &mut Cx<'_>) {
+        let Some(in_flight) = &mut self.in_flight else { return };
+        in_flight.pending -= 1;
+        let expected = in_flight.lens[done.token.slot() as usize];
+        match done.result {
+            Ok(len) if len == expected => {}
+            Ok(len) => self.failed = Some(format!("metadata write: {len} of {expected} bytes")),
+            Err(errno) => self.failed = Some(format!("metadata write: {errno}")),
+        }
+        if in_flight.pending > 0 || self.failed.is_some() {
+            return;
+        }
+        let through = in_flight.through;
+        self.in_flight = None;
+        if let Some(image) = meta.controller.durable(through) {
+            publish(&meta.image, &image, shard, cx);
+            meta.image = image;
+        }
+    }
+
+    /// Begins a new generation when the journal has grown long. Blocks for a few milliseconds, once in thousands of changes.
+    pub fn roll_if_full(&mut self, io: &mut Io, meta: &Metadata) {
+        if !self.writer.is_full() || !self.is_idle() || self.failed.is_some() {
+            return;
+        }
+        let (folder, generation) = (self.data_dir.join(FOLDER), self.writer.generation());
+        match begin(io, &folder, &meta.image, self.cluster, generation + 1, self.writer.point()) {
+            Ok((journal, writer)) => {
+                io.wait(Op::CloseFile { file: std::mem::replace(&mut self.journal, journal) });
+                self.writer = writer;
+                if let Err(errno) = remove_old(io, &folder, &(0..generation).collect::<Vec<_>>()) {
+                    tracing::warn!(%errno, "old metadata generations stay behind");
+                }
+            }
+            Err(errno) => self.failed = Some(format!("new metadata generation: {errno}")),
+        }
+    }
+}
+
+/// Makes, changes and removes what differs between two images.
+fn publish(old: &Image, new: &Image, shard: &mut Shard, cx: &mut Cx<'_>) {
+    let config_changed = old.config != new.config;
+    for topic in new.topics() {
+        match old.topic_by_id(topic.id) {
+            Some(before) if Arc::ptr_eq(before, topic) && !config_changed => {}
+            before => change_topic(before.map(|t| &**t), topic, new, shard),
+        }
+    }
+    for topic in old.topics() {
+        if new.topic_by_id(topic.id).is_none() {
+            keys(topic).for_each(|key| shard.delete(key, cx));
+        }
+    }
+}
+
+fn change_topic(before: Option<&Topic>, topic: &Topic, image: &Image, shard: &mut Shard) {
+    let there = before.map_or(0, |t| t.partitions.len());
+    for (index, key) in keys(topic).enumerate() {
+        let rules = rules::of(&topic.config, &image.config);
+        if index < there {
+            shard.set_rules(key, rules);
+        } else {
+            shard.create(key, rules);
+        }
+    }
+}
+
+fn keys(topic: &Topic) -> impl Iterator<Item = PartitionKey> + '_ {
+    (0..topic.partitions.len())
+        .map(|index| PartitionKey { topic: topic.id, partition: PartitionIndex(index as i32) })
+}
+
+fn unusable(dir: &Path, errno: Errno) -> Fatal {
+    Fatal {
+        code: "data-dir-unusable",
+        summary: format!("the metadata in {} cannot be read or written", dir.display()),
+        found: errno.to_string(),
+        means: "without it the broker does not know its topics".into(),
+        tries: vec!["another --data-dir, or the disk's health: dmesg".into()],
+    }
+}

@@ -1,0 +1,109 @@
+//! The broker keys that something obeys: Kafka's under Kafka's names, and ours. The defaults of topic keys are declared with them in
+//! `topic_keys.rs`; the rest of Kafka's keys are in `inert.rs`.
+
+use super::option::Kind::{Boolean, Int, Long, String};
+use super::option::{Allowed, Kind, Opt};
+
+const fn key(
+    key: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    allowed: Allowed,
+    doc: &'static str,
+) -> Opt {
+    Opt { key, kind, default, allowed, dynamic: false, effect: true, doc }
+}
+
+const RUNTIMES: &[&str] = &["auto", "uring"];
+const FLUSH_MODES: &[&str] = &["auto", "each"];
+const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
+const LOG_FORMATS: &[&str] = &["auto", "text", "json"];
+
+/// Alphabetical.
+#[rustfmt::skip]
+pub const BROKER_KEYS: &[Opt] = &[
+    key("advertised.listeners", String, None, Allowed::Any,
+        "Addresses that clients are told to use; the listeners where it is not set. Name one that every client reaches."),
+    key("auto.create.topics.enable", Boolean, Some("true"), Allowed::Any,
+        "A Metadata request for an unknown topic creates it."),
+    key("broker.id", Int, Some("-1"), Allowed::Any,
+        "Kafka's older name of node.id; used where that is not set."),
+    key("broker.rack", String, None, Allowed::Any,
+        "Rack of this broker, as Metadata tells it."),
+    key("connections.max.idle.ms", Long, Some("600000"), Allowed::AtLeast(1),
+        "A connection without requests for this long is closed."),
+    key("controller.listener.names", String, None, Allowed::Any,
+        "Listeners of these names belong to a KRaft controller and are left out."),
+    key("cpus", String, None, Allowed::Any,
+        "CPUs that shards are pinned to, as in 2-5,8; those that the process may use where it is not set."),
+    key("default.replication.factor", Int, Some("1"), Allowed::AtLeast(1),
+        "Replication factor of topics created without one. One broker can hold one replica."),
+    key("delete.topic.enable", Boolean, Some("true"), Allowed::Any,
+        "DeleteTopics is allowed."),
+    key("durability.allow.degraded", Boolean, Some("false"), Allowed::Any,
+        "Start even where the storage cannot keep `durable`; every result then says degraded."),
+    key("fetch.max.bytes", Int, Some("57671680"), Allowed::AtLeast(1024),
+        "Most record bytes in one fetch response, whatever the client asks for."),
+    key("listener.security.protocol.map", String,
+        Some("SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT"), Allowed::Any,
+        "Security protocol of each listener name. Only PLAINTEXT is served by this version."),
+    key("listeners", String, Some("PLAINTEXT://127.0.0.1:9092"), Allowed::Any,
+        "Addresses to listen on, as NAME://HOST:PORT; port 0 takes a free one, an empty host all addresses."),
+    key("log.dir", String, None, Allowed::Any,
+        "Kafka's older name of log.dirs; used where that is not set."),
+    key("log.dirs", String, None, Allowed::Any,
+        "The data directory. One entry until several are supported."),
+    key("log.flush.mode", String, Some("auto"), Allowed::OneOf(FLUSH_MODES),
+        "auto: one flush for many files where file system and device guarantee it. each: a flush per file, always."),
+    key("log.format", String, Some("auto"), Allowed::OneOf(LOG_FORMATS),
+        "Form of log lines on stderr; auto: text on a terminal, else JSON."),
+    key("log.free.bytes", Long, None, Allowed::AtLeast(0),
+        "Free disk space below which produce is refused; 2 segments per shard and 1 % of the disk where it is not set."),
+    key("log.level", String, Some("info"), Allowed::OneOf(LOG_LEVELS),
+        "Least severe lines that are logged."),
+    key("log.retention.check.interval.ms", Long, Some("300000"), Allowed::AtLeast(1),
+        "How often retention looks for segments to delete."),
+    key("log.retention.hours", Int, Some("168"), Allowed::Any,
+        "Coarser form of log.retention.ms; used where neither that nor log.retention.minutes is set. -1: no limit."),
+    key("log.retention.minutes", Int, None, Allowed::Any,
+        "Coarser form of log.retention.ms; used where that is not set. -1: no limit."),
+    key("log.roll.hours", Int, Some("168"), Allowed::AtLeast(1),
+        "Coarser form of log.roll.ms; used where that is not set."),
+    key("max.connections.per.ip", Int, Some("2147483647"), Allowed::AtLeast(0),
+        "Connections from one address."),
+    key("memory", Long, None, Allowed::AtLeast(16 << 20),
+        "Memory of all pools. The smaller of 1 GiB and a quarter of what the process may use where it is not set."),
+    key("memory.tail.cache", Long, None, Allowed::AtLeast(0),
+        "Part of it that keeps recent records for consumers; half of it where it is not set."),
+    key("node.id", Int, Some("1"), Allowed::AtLeast(0),
+        "Id of this broker. A data directory belongs to the id that formatted it."),
+    key("num.partitions", Int, Some("1"), Allowed::AtLeast(1),
+        "Partitions of topics created without a count."),
+    key("producer.id.expiration.ms", Int, Some("86400000"), Allowed::AtLeast(1),
+        "An idempotent producer that is silent for this long is forgotten."),
+    key("replication.factor.clamp", Boolean, Some("false"), Allowed::Any,
+        "Store topics once whatever replication factor they ask for, instead of refusing them, and report 1."),
+    key("runtime", String, Some("auto"), Allowed::OneOf(RUNTIMES),
+        "How shards reach the kernel."),
+    key("shard.spin.us", Int, Some("0"), Allowed::AtLeast(0),
+        "Longest time that an idle shard spins before it sleeps."),
+    key("shards", Int, Some("1"), Allowed::Between(1, 1024),
+        "Shards, one core each. This version runs one."),
+    key("socket.request.max.bytes", Int, Some("104857600"), Allowed::AtLeast(1),
+        "Largest request; a connection that announces a larger one is closed."),
+];
+
+/// What `--dev` changes besides the command line's own defaults: everything small, on this machine, nothing to wait for.
+pub const DEV_DEFAULTS: &[(&str, &str)] = &[
+    ("group.initial.rebalance.delay.ms", "0"),
+    ("log.dirs", "./data"),
+    ("replication.factor.clamp", "true"),
+];
+
+/// Where data lives without `--dev`, if nothing says otherwise: the package's state directory.
+pub const STATE_DIR: &str = "/var/lib/corelog";
+
+/// Kafka's form of a security setting for one listener; accepted in files, without effect.
+pub fn is_per_listener(key: &str) -> bool {
+    key.starts_with("listener.name.")
+}

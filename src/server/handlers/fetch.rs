@@ -1,0 +1,183 @@
+//! Fetch (key 1), versions 4-18: a long poll for record batches.
+//!
+//! Whole batches only, the one that contains the asked offset included; at least one batch over any limit, from the first partition that
+//! has records. Waits until `min_bytes` or `max_wait`; an error, a diverging epoch or an unknown partition answers at once.
+//! Record bytes leave in the memory that they were staged in or read into.
+//!
+//! Differs from Apache Kafka: no fetch sessions yet, so every response says session 0 (which is always legal) and an incremental
+//! request is told FETCH_SESSION_ID_NOT_FOUND; a batch is never cut at the end of a response; fetches that claim to be a
+//! follower (`replica_id` >= 0) are refused with NOT_LEADER_OR_FOLLOWER, because nothing replicates from here yet.
+
+use super::{Handled, Metadata, Request, error_code};
+use crate::base::error::Refused;
+use crate::base::ids::{LeaderEpoch, PartitionIndex, Uuid};
+use crate::base::limits::{SEND_GATHER_BYTES, SEND_PARTS_MAX};
+use crate::base::metrics::Stamps;
+use crate::base::offset::Offset;
+use crate::io::SendPart;
+use crate::io::buffer::BlockSlice;
+use crate::router::message::{Fetch, FetchOutcome, FetchPart, Message};
+use crate::server::pending::{Encoded, Pending};
+use crate::wire::error::{WireError, code};
+use crate::wire::fetch::{
+    DivergingEpoch, FetchRequest, FetchResponseHead, FetchResponseWriter, FetchedPartition, READ_COMMITTED,
+};
+use crate::wire::topics::{TopicKey, TopicRef};
+
+/// First version with sessions, and so with an error for the whole response.
+const SESSIONS_FROM: i16 = 7;
+
+/// Session epochs that ask for none: -1 for sessionless, 0 for a new one, which we may decline.
+const EPOCH_FINAL: i32 = -1;
+const EPOCH_INITIAL: i32 = 0;
+
+pub struct Waiting {
+    version: i16,
+    correlation_id: i32,
+    read_committed: bool,
+    topics: Vec<AnsweredTopic>,
+    parts: Vec<(i32, Option<Refused>)>,
+}
+
+struct AnsweredTopic {
+    name: Option<String>,
+    id: Uuid,
+    partitions: usize,
+}
+
+pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
+    let mut body = FetchRequest::default();
+    body.parse(request.frame, &request.header)?;
+    let incremental =
+        body.version >= SESSIONS_FROM && !matches!(body.session_epoch, EPOCH_FINAL | EPOCH_INITIAL);
+    if incremental {
+        return Ok(Handled::Encoded(refuse_session(&body, request.header.correlation_id)));
+    }
+    let mut waiting = Waiting {
+        version: body.version,
+        correlation_id: request.header.correlation_id,
+        read_committed: body.isolation_level == READ_COMMITTED,
+        topics: Vec::with_capacity(body.topics.len()),
+        parts: Vec::with_capacity(body.partitions.len()),
+    };
+    let mut parts = Vec::with_capacity(body.partitions.len());
+    for topic in &body.topics {
+        let found = match topic.topic {
+            TopicRef::Name(span) => meta.topic_by_name(span.text(request.frame)),
+            TopicRef::Id(id) => meta.topic_by_id(id),
+        };
+        for partition in &body.partitions[topic.range()] {
+            let key = match &found {
+                _ if body.replica_id >= 0 => Err(Refused::NotLeaderOrFollower),
+                Err(error) => Err(*error),
+                Ok(topic) => topic.partition(PartitionIndex(partition.index)),
+            };
+            waiting.parts.push((partition.index, key.err()));
+            if let Ok(key) = key {
+                parts.push(FetchPart {
+                    key,
+                    from: Offset(partition.fetch_offset),
+                    bytes_max: partition.max_bytes,
+                    current_epoch: LeaderEpoch(partition.current_leader_epoch),
+                    last_fetched_epoch: LeaderEpoch(partition.last_fetched_epoch),
+                });
+            }
+        }
+        waiting.topics.push(AnsweredTopic {
+            name: topic.name(request.frame).map(str::to_string),
+            id: topic.id().unwrap_or_default(),
+            partitions: topic.range().len(),
+        });
+    }
+    let fetch = Fetch {
+        ticket: request.ticket,
+        max_wait_ms: body.max_wait_ms,
+        min_bytes: body.min_bytes,
+        max_bytes: body.max_bytes.min(request.config.fetch_bytes_max),
+        read_committed: waiting.read_committed,
+        at_once: waiting.parts.iter().any(|(_, refused)| refused.is_some()),
+        parts,
+    };
+    request.ask(Message::Fetch(fetch));
+    Ok(Handled::Wait(Pending::Fetch(waiting)))
+}
+
+fn refuse_session(body: &FetchRequest, correlation_id: i32) -> Encoded {
+    let mut out = Vec::with_capacity(32);
+    let head = FetchResponseHead {
+        correlation_id,
+        throttle_time_ms: 0,
+        error_code: code(Refused::FetchSessionIdNotFound),
+        session_id: 0,
+    };
+    FetchResponseWriter::begin(&mut out, body.version, &head, 0).finish(&[]);
+    Encoded::bytes(out)
+}
+
+impl Waiting {
+    pub fn answer(self, outcomes: Vec<FetchOutcome>) -> Encoded {
+        let mut outcomes = outcomes.into_iter();
+        let mut out = Vec::with_capacity(64 + self.parts.len() * 64);
+        let head =
+            FetchResponseHead { correlation_id: self.correlation_id, throttle_time_ms: 0, error_code: 0, session_id: 0 };
+        let mut writer = FetchResponseWriter::begin(&mut out, self.version, &head, self.topics.len());
+        let mut records: Vec<(usize, Vec<BlockSlice>)> = Vec::new();
+        let mut parts = self.parts.iter();
+        for topic in &self.topics {
+            let key = topic.name.as_deref().map_or(TopicKey::Id(topic.id), TopicKey::Name);
+            writer.topic(key, topic.partitions);
+            for (index, refused) in parts.by_ref().take(topic.partitions) {
+                let outcome = match refused {
+                    Some(error) => FetchOutcome::refused(*error),
+                    None => outcomes.next().unwrap_or_else(|| FetchOutcome::refused(Refused::UnknownServerError)),
+                };
+                let gap = writer.partition(&self.partition(*index, &outcome), outcome.records.bytes);
+                records.push((gap, outcome.records.parts));
+            }
+        }
+        writer.finish(&[]);
+        let (parts, copied_bytes) = weave(&out, records);
+        Encoded { parts: Some(parts), stamps: Stamps::default(), close: false, copied_bytes }
+    }
+
+    fn partition(&self, index: i32, outcome: &FetchOutcome) -> FetchedPartition<'static> {
+        FetchedPartition {
+            high_watermark: outcome.high_watermark.get().0,
+            last_stable_offset: outcome.last_stable.get().0,
+            log_start_offset: outcome.log_start.get().0,
+            diverging_epoch: outcome
+                .diverging
+                .map(|(epoch, end)| DivergingEpoch { epoch: epoch.0, end_offset: end.0 }),
+            aborted_transactions: self.read_committed.then_some(&[][..]),
+            ..FetchedPartition::refused(index, error_code(outcome.error))
+        }
+    }
+}
+
+/// Puts the records between the metadata. Runs that are too small to be worth a part of their own, or that would make too many
+/// parts, are copied; returns how many record bytes were.
+fn weave(out: &[u8], records: Vec<(usize, Vec<BlockSlice>)>) -> (Vec<SendPart>, u64) {
+    let mut parts = Vec::new();
+    let mut small = Vec::new();
+    let mut at = 0;
+    let mut copied = 0;
+    let mut large = 0;
+    for (gap, slices) in records {
+        small.extend_from_slice(&out[at..gap]);
+        at = gap;
+        for slice in slices {
+            if slice.len() < SEND_GATHER_BYTES || large >= SEND_PARTS_MAX {
+                copied += slice.len() as u64;
+                small.extend_from_slice(&slice);
+            } else {
+                large += 1;
+                parts.push(SendPart::Bytes(std::mem::take(&mut small)));
+                parts.push(SendPart::Block(slice));
+            }
+        }
+    }
+    small.extend_from_slice(&out[at..]);
+    parts.push(SendPart::Bytes(small));
+    parts.retain(|part| !part.as_slice().is_empty());
+    (parts, copied)
+}

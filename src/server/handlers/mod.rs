@@ -1,0 +1,74 @@
+//! One file per API. Its top comment is its contract: versions, behaviour, what differs from Apache Kafka.
+//!
+//! A handler decodes its request and either answers, or asks a shard or the controller and leaves behind what it needs to
+//! encode the answer ([`Pending`]).
+
+pub mod api_versions;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod fetch;
+pub mod find_coordinator;
+pub mod incremental_alter_configs;
+pub mod init_producer_id;
+pub mod list_offsets;
+pub mod metadata;
+pub mod offset_for_leader_epoch;
+pub mod produce;
+
+use super::ServerConfig;
+use super::pending::{Encoded, Pending};
+use crate::base::error::Refused;
+use crate::router::message::{Message, Ticket};
+use crate::shard::{Cx, Shard};
+use crate::wire::error::code;
+use crate::wire::frame::RequestHeader;
+use crate::wire::msg::{self, Call};
+
+pub use crate::server::metadata::Metadata;
+
+/// A request frame and whom to ask about it.
+pub struct Request<'a, 'c> {
+    pub frame: &'a [u8],
+    pub header: RequestHeader<'a>,
+    pub ticket: Ticket,
+    pub config: &'a ServerConfig,
+    pub shard: &'a mut Shard,
+    pub cx: &'a mut Cx<'c>,
+}
+
+impl Request<'_, '_> {
+    /// Asks the shard that owns the partitions. The reply comes back by the ticket.
+    pub fn ask(&mut self, message: Message<'_>) {
+        self.shard.handle(message, self.cx);
+    }
+}
+
+/// What came of a request.
+pub enum Handled {
+    Encoded(Encoded),
+    Wait(Pending),
+}
+
+/// Kafka's number, 0 for no error.
+pub fn error_code(error: Option<Refused>) -> i16 {
+    error.map_or(0, code)
+}
+
+/// A response of the cold codec.
+pub fn respond<R: Call>(correlation_id: i32, version: i16, response: &R::Response) -> Encoded {
+    Encoded::bytes(frame::<R>(correlation_id, version, response))
+}
+
+/// A response frame of the cold codec. A response that does not fit its version is our own bug: it is logged, and the client
+/// gets an empty frame, on which it closes.
+pub fn frame<R: Call>(correlation_id: i32, version: i16, response: &R::Response) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    if let Err(error) = msg::encode_response::<R>(&mut out, correlation_id, version, response) {
+        tracing::error!(%error, api = R::API.name(), version, "response cannot be encoded");
+    }
+    out
+}

@@ -1,0 +1,124 @@
+//! Produce (key 0), advertised 0-13, served 3-13.
+//!
+//! Whole request: acks other than -1, 0, 1 is INVALID_REQUIRED_ACKS on every partition; a transactional id is refused with
+//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED until transactions are served. Each partition is checked and appended on its own; see
+//! `wire/batch/accept.rs` for the checks and their order.
+//! acks=0 is answered by nothing, and any error closes the connection. acks=1 and acks=all wait for the topic's durability.
+//!
+//! Differs from Apache Kafka: acks=1 does not ack from memory; both levels mean what `durability` says.
+
+use super::{Handled, Metadata, Request, error_code};
+use crate::base::error::Refused;
+use crate::base::ids::PartitionIndex;
+use crate::base::metrics::Stamps;
+use crate::io::SendPart;
+use crate::router::message::{Message, Produce, ProduceOutcome, ProducePart};
+use crate::server::pending::{Encoded, Pending};
+use crate::wire::error::WireError;
+use crate::wire::produce::{ProduceRequest, ProduceResponseWriter, ProducedPartition};
+use crate::wire::topics::{TopicKey, TopicRef};
+
+/// What the response needs of the request.
+pub struct Waiting {
+    version: i16,
+    correlation_id: i32,
+    acks: i16,
+    topics: Vec<AnsweredTopic>,
+    /// Per asked partition: its index, and the error if it never reached a shard.
+    parts: Vec<(i32, Option<Refused>)>,
+}
+
+/// A topic as the request named it.
+struct AnsweredTopic {
+    name: Option<String>,
+    id: crate::base::ids::Uuid,
+    partitions: usize,
+}
+
+pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
+    let mut body = ProduceRequest::default();
+    body.parse(request.frame, &request.header)?;
+    let whole = if !(-1..=1).contains(&body.acks) {
+        Some(Refused::InvalidRequiredAcks)
+    } else if body.transactional_id.is_some_and(|id| !id.is_empty()) {
+        Some(Refused::TransactionalIdAuthorizationFailed)
+    } else {
+        None
+    };
+    let mut waiting = Waiting {
+        version: body.version,
+        correlation_id: request.header.correlation_id,
+        acks: body.acks,
+        topics: Vec::with_capacity(body.topics.len()),
+        parts: Vec::with_capacity(body.partitions.len()),
+    };
+    let mut parts = Vec::with_capacity(body.partitions.len());
+    for topic in &body.topics {
+        let found = match topic.topic {
+            TopicRef::Name(span) => meta.topic_by_name(span.text(request.frame)),
+            TopicRef::Id(id) => meta.topic_by_id(id),
+        };
+        for partition in &body.partitions[topic.range()] {
+            let key = match whole {
+                Some(error) => Err(error),
+                None => found.as_ref().map_err(|e| *e).and_then(|t| t.partition(PartitionIndex(partition.index))),
+            };
+            waiting.parts.push((partition.index, key.err()));
+            if let Ok(key) = key {
+                parts.push(ProducePart { key, records: partition.records.bytes(request.frame) });
+            }
+        }
+        waiting.topics.push(AnsweredTopic {
+            name: topic.name(request.frame).map(str::to_string),
+            id: topic.id().unwrap_or_default(),
+            partitions: topic.range().len(),
+        });
+    }
+    let produce = Produce {
+        ticket: request.ticket,
+        version: body.version,
+        acks: body.acks,
+        timeout_ms: body.timeout_ms,
+        parts,
+    };
+    request.ask(Message::Produce(produce));
+    Ok(Handled::Wait(Pending::Produce(waiting)))
+}
+
+impl Waiting {
+    pub fn answer(self, outcomes: Vec<ProduceOutcome>) -> Encoded {
+        let mut outcomes = outcomes.into_iter();
+        let mut parts = self.parts.iter().map(|(index, refused)| {
+            let outcome = match refused {
+                Some(error) => ProduceOutcome::refused(*error, None),
+                None => outcomes.next().unwrap_or(ProduceOutcome::refused(Refused::UnknownServerError, None)),
+            };
+            (*index, outcome)
+        });
+        if self.acks == 0 {
+            let close = parts.any(|(_, outcome)| outcome.error.is_some());
+            return Encoded { parts: None, stamps: Stamps::default(), close, copied_bytes: 0 };
+        }
+        let mut out = Vec::with_capacity(64 + self.parts.len() * 40);
+        let topics = self.topics.len();
+        let mut writer = ProduceResponseWriter::begin(&mut out, self.version, self.correlation_id, topics);
+        for topic in &self.topics {
+            let key = topic.name.as_deref().map_or(TopicKey::Id(topic.id), TopicKey::Name);
+            writer.topic(key, topic.partitions);
+            for (index, outcome) in parts.by_ref().take(topic.partitions) {
+                writer.partition(&ProducedPartition {
+                    index,
+                    error_code: error_code(outcome.error),
+                    base_offset: outcome.base_offset,
+                    log_append_time_ms: outcome.append_time_ms,
+                    log_start_offset: outcome.log_start,
+                    record_errors: &[],
+                    error_message: outcome.message,
+                    current_leader: None,
+                });
+            }
+        }
+        writer.finish(0, &[]);
+        Encoded { parts: Some(vec![SendPart::Bytes(out)]), stamps: Stamps::default(), close: false, copied_bytes: 0 }
+    }
+}

@@ -1,0 +1,203 @@
+//! Batches that we build, and what is wrong with others. Kafka's own batches are checked in `tests/it`.
+
+use super::build::{BatchBuilder, NewRecord};
+use super::{Accept, Batch, Refusal, accept, batches, find_max_timestamp, find_timestamp, records, stamp};
+use crate::base::error::Refused;
+use crate::wire::codec::Codec;
+
+const LIMITS: Accept = Accept {
+    produce_version: 9,
+    max_message_bytes: 1_048_588,
+    segment_bytes: 1 << 30,
+    timestamp_before_max_ms: i64::MAX,
+    timestamp_after_max_ms: 3_600_000,
+    log_append_time: false,
+    compact: false,
+    now_ms: 1_000_000,
+};
+
+/// A batch of records with these timestamps and keys.
+fn build(codec: Codec, records: &[(i64, Option<&[u8]>)]) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(codec);
+    let mut out = Vec::new();
+    for (timestamp, key) in records {
+        builder.push(&NewRecord { timestamp: *timestamp, key: *key, value: Some(b"value"), headers: &[] });
+    }
+    builder.finish(&mut out).expect("builds");
+    out
+}
+
+/// Puts bytes at a position and makes a CRC that matches.
+fn patch(bytes: &[u8], at: usize, with: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at..at + with.len()].copy_from_slice(with);
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
+fn refused(bytes: &[u8], limits: &Accept) -> Option<Refused> {
+    accept(bytes, limits).err().map(|refusal| refusal.error)
+}
+
+#[test]
+fn what_is_built_is_walked() {
+    for codec in Codec::ALL {
+        let mut builder = BatchBuilder::new(codec).producer(9, 1, i32::MAX - 1).transactional().at(100, 3);
+        let headers: &[(&[u8], Option<&[u8]>)] = &[(b"h", Some(b"1")), (b"h", None), (b"\xff", Some(b""))];
+        let mut set = Vec::new();
+        for _ in 0..2 {
+            for i in 0..3i64 {
+                let key = (i != 1).then_some(&b"key"[..]);
+                builder.push(&NewRecord { timestamp: 500 - 200 * i, key, value: Some(&[7; 200]), headers });
+            }
+            builder.finish(&mut set).expect("builds");
+        }
+        let found: Vec<Batch<'_>> = batches(&set).map(|batch| batch.expect("sound")).collect();
+        assert_eq!(found.iter().map(Batch::base_offset).collect::<Vec<_>>(), [100, 103]);
+        assert_eq!(found.iter().map(Batch::base_sequence).collect::<Vec<_>>(), [i32::MAX - 1, 1]);
+        assert_eq!(found[0].last_sequence(), 0, "wraps behind 2147483647");
+        for batch in found {
+            assert_eq!(batch.check(), Ok(()));
+            assert_eq!((batch.max_timestamp(), batch.leader_epoch()), (500, 3));
+            assert!(batch.is_transactional());
+            let mut scratch = Vec::new();
+            let walked: Vec<_> = records::open(&batch, &mut scratch).expect("opens").flatten().collect();
+            assert_eq!(walked.len(), 3);
+            assert_eq!(walked[1].key, None);
+            assert_eq!(records::timestamp(&batch, &walked[2]), 100);
+            assert!(walked[2].headers.clone().eq(headers.iter().copied()));
+        }
+    }
+}
+
+#[test]
+fn stamping_leaves_the_crc_alone() {
+    let mut bytes = build(Codec::None, &[(1, None)]);
+    stamp(&mut bytes, 1 << 40, 12);
+    let batch = Batch::only(&bytes).expect("a batch");
+    assert_eq!((batch.base_offset(), batch.leader_epoch(), batch.check()), (1 << 40, 12, Ok(())));
+}
+
+#[test]
+fn log_append_time_covers_every_record() {
+    let mut bytes = build(Codec::Zstd, &[(1, None), (2, None)]);
+    super::set_log_append_time(&mut bytes, 777);
+    let batch = Batch::only(&bytes).expect("a batch");
+    assert_eq!(batch.check(), Ok(()));
+    assert!(batch.is_log_append_time() && batch.codec() == Some(Codec::Zstd));
+    assert_eq!(find_timestamp(&batch, 777, 0), Ok(Some((0, 777))));
+    assert_eq!(find_timestamp(&batch, 778, 0), Ok(None));
+    assert_eq!(find_max_timestamp(&batch), Ok(Some((0, 777))));
+}
+
+#[test]
+fn times_are_found_record_by_record() {
+    for codec in [Codec::None, Codec::Gzip, Codec::Lz4] {
+        let bytes = build(codec, &[(100, None), (300, None), (200, None), (300, None)]);
+        let mut bytes = patch(&bytes, 35, &150i64.to_be_bytes());
+        stamp(&mut bytes, 1000, 0);
+        let batch = Batch::only(&bytes).expect("a batch");
+        // The header's maximum is wrong here and must not be believed.
+        for (asked, from, found) in [
+            (0, 0, Some((1000, 100))),
+            (100, 0, Some((1000, 100))),
+            (101, 0, Some((1001, 300))),
+            (101, 1002, Some((1002, 200))),
+            (300, 1002, Some((1003, 300))),
+            (301, 0, None),
+        ] {
+            assert_eq!(find_timestamp(&batch, asked, from), Ok(found), "{asked} from {from}");
+        }
+        assert_eq!(find_max_timestamp(&batch), Ok(Some((1001, 300))));
+    }
+}
+
+#[test]
+fn the_first_fault_in_kafkas_order_is_named() {
+    let sound = build(Codec::None, &[(1, None), (2, None)]);
+    let zstd = build(Codec::Zstd, &[(1, None)]);
+    assert_eq!(accept(&sound, &LIMITS).expect("sound").count(), 2);
+    let old = Accept { produce_version: 6, ..LIMITS };
+    let small = Accept { max_message_bytes: sound.len() as i32 - 1, ..LIMITS };
+    let offset = patch(&sound, 0, &5i64.to_be_bytes());
+    let corrupt = [&sound[..sound.len() - 1], &[9]].concat();
+    let cases: &[(&str, &[u8], &Accept, Refused)] = &[
+        ("empty", &[], &LIMITS, Refused::InvalidRecord),
+        ("cut", &sound[..sound.len() - 1], &LIMITS, Refused::InvalidRecord),
+        ("two batches", &sound.repeat(2), &LIMITS, Refused::InvalidRecord),
+        ("magic 1", &patch(&sound, 16, &[1]), &LIMITS, Refused::InvalidRecord),
+        ("length too small", &patch(&sound, 8, &20i32.to_be_bytes()), &LIMITS, Refused::CorruptMessage),
+        ("negative length", &patch(&sound, 8, &i32::MIN.to_be_bytes()), &LIMITS, Refused::CorruptMessage),
+        ("zstd too early", &zstd, &old, Refused::UnsupportedCompressionType),
+        ("codec 7", &patch(&sound, 21, &[0, 7]), &LIMITS, Refused::UnsupportedCompressionType),
+        ("base offset before size", &offset, &small, Refused::InvalidRecord),
+        ("size before CRC", &corrupt, &small, Refused::MessageTooLarge),
+        ("CRC", &corrupt, &LIMITS, Refused::CorruptMessage),
+        ("last delta", &patch(&sound, 23, &2i32.to_be_bytes()), &LIMITS, Refused::InvalidRecord),
+        ("count 0", &patch(&sound, 57, &0i32.to_be_bytes()), &LIMITS, Refused::InvalidRecord),
+        ("control", &patch(&sound, 21, &[0, 0x20]), &LIMITS, Refused::InvalidRecord),
+        ("no sequence", &patch(&sound, 43, &5i64.to_be_bytes()), &LIMITS, Refused::InvalidRecord),
+        ("log append time", &patch(&sound, 21, &[0, 8]), &LIMITS, Refused::InvalidTimestamp),
+        ("segment", &sound, &Accept { segment_bytes: 10, ..LIMITS }, Refused::RecordListTooLarge),
+    ];
+    for (name, bytes, limits, error) in cases {
+        assert_eq!(refused(bytes, limits), Some(*error), "{name}");
+    }
+    let exact = Accept { max_message_bytes: sound.len() as i32, ..LIMITS };
+    assert_eq!(refused(&sound, &exact), None, "exactly max.message.bytes");
+    // Bits 7-15 mean nothing and are kept.
+    assert_eq!(refused(&patch(&sound, 21, &[0xff, 0x80]), &LIMITS), None);
+}
+
+#[test]
+fn counts_that_lie_are_noticed() {
+    let sound = build(Codec::None, &[(1, None), (2, None)]);
+    for count in [1i32, 3, i32::MAX] {
+        let lying = patch(&patch(&sound, 57, &count.to_be_bytes()), 23, &(count - 1).to_be_bytes());
+        assert_eq!(refused(&lying, &LIMITS), Some(Refused::InvalidRecord), "{count}");
+    }
+    // A compressed batch is walked where keys are required.
+    let packed = build(Codec::Gzip, &[(1, Some(b"k")), (2, Some(b"k"))]);
+    let lying = patch(&patch(&packed, 57, &3i32.to_be_bytes()), 23, &2i32.to_be_bytes());
+    assert_eq!(refused(&lying, &Accept { compact: true, ..LIMITS }), Some(Refused::InvalidRecord));
+    assert_eq!(refused(&packed, &Accept { compact: true, ..LIMITS }), None);
+}
+
+#[test]
+fn compacted_topics_need_keys() {
+    for codec in [Codec::None, Codec::Snappy] {
+        let bytes = build(codec, &[(1, Some(b"k")), (1, None)]);
+        let refusal = accept(&bytes, &Accept { compact: true, ..LIMITS }).err();
+        assert!(matches!(refusal, Some(Refusal { error: Refused::InvalidRecord, record: Some(1), .. })));
+        assert_eq!(refused(&bytes, &LIMITS), None);
+    }
+}
+
+#[test]
+fn times_outside_the_window_are_refused() {
+    let window = Accept { timestamp_before_max_ms: 1000, timestamp_after_max_ms: 1000, ..LIMITS };
+    for codec in [Codec::None, Codec::Lz4] {
+        for (timestamp, fine) in
+            [(999_000, true), (998_999, false), (1_001_000, true), (1_001_001, false), (-1, true)]
+        {
+            let bytes = build(codec, &[(timestamp, None)]);
+            let expected = (!fine).then_some(Refused::InvalidTimestamp);
+            assert_eq!(refused(&bytes, &window), expected, "{timestamp}");
+            assert_eq!(refused(&bytes, &Accept { log_append_time: true, ..window }), None);
+        }
+    }
+}
+
+#[test]
+fn a_record_set_may_end_in_part_of_a_batch() {
+    let one = build(Codec::None, &[(1, None)]);
+    let set = [&one[..], &one[..one.len() - 1]].concat();
+    let mut walk = batches(&set);
+    assert!(walk.next().is_some_and(|batch| batch.is_ok()));
+    assert!(walk.next().is_none());
+    assert_eq!(walk.rest().len(), one.len() - 1);
+    let broken = patch(&one, 8, &3i32.to_be_bytes());
+    let set = [&one[..], &broken[..]].concat();
+    assert_eq!(batches(&set).filter(Result::is_err).count(), 1);
+}

@@ -1,0 +1,58 @@
+//! The `sim` driver under the suite, in a world where nothing fails.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use corelog::base::limits::BLOCK_BYTES;
+use corelog::io::Io;
+use corelog::io::sim::{self, ClientRead, DiskConfig, Faults, SimConn};
+
+use super::{Peer, World, each_case};
+
+struct SimWorld(sim::World);
+
+fn make_world(case: &str) -> Option<Box<dyn World>> {
+    // Another order of completions for each case, the same in every run.
+    let seed = case.bytes().fold(1, |seed: u64, byte| seed.wrapping_mul(31) ^ u64::from(byte));
+    let world = sim::World::new(seed, Faults::none());
+    world.add_disk("/sim", DiskConfig::default());
+    Some(Box::new(SimWorld(world)))
+}
+
+impl World for SimWorld {
+    fn io(&mut self) -> Io {
+        Io::Sim(Box::new(self.0.io(self.0.start_process(), 64 * BLOCK_BYTES)))
+    }
+
+    fn dir(&self) -> &Path {
+        Path::new("/sim")
+    }
+
+    fn connect(&mut self, to: SocketAddr) -> Box<dyn Peer> {
+        Box::new(SimPeer(self.0.connect(to).expect("somebody listens")))
+    }
+}
+
+struct SimPeer(SimConn);
+
+impl Peer for SimPeer {
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        self.0.send(bytes)
+    }
+
+    fn read(&mut self, into: &mut Vec<u8>) -> bool {
+        loop {
+            match self.0.recv(usize::MAX) {
+                ClientRead::Bytes(bytes) => into.extend(bytes),
+                ClientRead::Nothing => return true,
+                ClientRead::End | ClientRead::Reset => return false,
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.0.finish();
+    }
+}
+
+each_case!(self::make_world);
