@@ -40,7 +40,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
     body.parse(request.frame, &request.header)?;
     let whole = if !(-1..=1).contains(&body.acks) {
         Some(Refused::InvalidRequiredAcks)
-    } else if body.transactional_id.is_some_and(|id| id.len > 0) {
+    } else if body.transactional_id.is_some_and(|id| !id.is_empty()) {
         Some(Refused::TransactionalIdAuthorizationFailed)
     } else {
         None
@@ -65,7 +65,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
             };
             waiting.parts.push((partition.index, key.err()));
             if let Ok(key) = key {
-                parts.push(ProducePart { key, records: partition.records.of(request.frame) });
+                parts.push(ProducePart { key, records: partition.records.bytes(request.frame) });
             }
         }
         waiting.topics.push(AnsweredTopic {
