@@ -14,6 +14,7 @@ pub mod target;
 pub mod units;
 
 mod bench;
+mod calibrate;
 mod consume;
 mod consume_from;
 mod demo;
@@ -58,6 +59,9 @@ enum Command {
     Consume(consume::ConsumeArgs),
     /// Measure a broker under load
     Bench(bench::BenchArgs),
+    /// Measure what this machine allows
+    #[command(subcommand)]
+    Calibrate(calibrate::CalibrateCommand),
     /// What this binary is
     Version(version::VersionArgs),
 }
@@ -78,6 +82,7 @@ fn run(command: Command) -> Outcome {
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Calibrate(command) => calibrate::run(&command),
         Command::Version(args) => version::run(&args),
     }
 }
