@@ -65,16 +65,16 @@
 //! | zstd | wire |
 
 pub mod base;
-pub mod config;
-pub mod io;
 pub mod calibrate;
-pub mod wire;
+pub mod config;
 pub mod controller;
+pub mod io;
 pub mod log;
 pub mod router;
+pub mod wire;
 
 pub mod shard;
 
+pub mod cli;
 pub mod client;
 pub mod loadgen;
-pub mod cli;

@@ -5,14 +5,26 @@
 //! [`Store::append`] and [`Store::plan_read`], then [`Store::turn`], which asks the commit planner for the next round and
 //! starts background work; then it pushes the emitted ops and reads the [`Event`]s.
 
+pub(super) mod background;
+pub(super) mod core;
+mod flow;
+pub(super) mod jobs;
+mod memory;
+pub(super) mod partition;
+pub(super) mod reads;
+mod stop;
+
 use std::path::PathBuf;
 
 use crate::base::error::{Corrupt, Fatal, Refused};
 use crate::base::ids::{LeaderEpoch, PartitionKey, Uuid};
+use crate::base::limits::BLOCK_BYTES;
 use crate::base::metrics::Counters;
 use crate::base::offset::{Durable, HighWatermark, LastStable, LogEnd, LogStart, Offset};
 use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Done, Errno, FileId, Mono, Op, StorageCaps};
+use core::{Core, Pending};
+use partition::{Log, mark_todo};
 
 /// What has happened before a produce request with acks=1 or acks=all is answered, and up to where consumers may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,25 +244,33 @@ pub trait Source {
     fn wall_ms(&self) -> i64;
 }
 
+/// A place for a log; its generation tells whose slots are alive.
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    log: Option<Box<Log>>,
+}
+
 /// The logs of one shard.
 pub struct Store {
-    config: StoreConfig,
-    counters: Counters,
+    logs: Vec<Slot>,
+    free: Vec<u32>,
+    core: Core,
 }
 
 impl Store {
     pub fn new(config: StoreConfig) -> Store {
-        Store { config, counters: Counters::default() }
+        Store { logs: Vec::new(), free: Vec::new(), core: Core::new(config) }
     }
 
     /// Random uuids for segments to come. Appends that need one wait ([`NotAppended::NoMemory`]) while there is none.
     pub fn add_uuids(&mut self, uuids: impl Iterator<Item = Uuid>) {
-        let _ = uuids;
+        self.core.uuids.extend(uuids);
     }
 
     /// How many uuids the shard should add now.
     pub fn uuids_wanted(&self) -> usize {
-        0
+        core::UUIDS_KEPT.saturating_sub(self.core.uuids.len())
     }
 
     /// Recovers the log of an existing directory. Blocks; for start-up.
@@ -260,19 +280,28 @@ impl Store {
         key: PartitionKey,
         config: LogConfig,
     ) -> Result<LogSlot, Fatal> {
-        let _ = (source, &self.config);
+        let _ = source;
         Ok(self.create(key, config))
     }
 
     /// A new log. Its directory and first segment are made at the first append.
     pub fn create(&mut self, key: PartitionKey, config: LogConfig) -> LogSlot {
-        let _ = (key, config);
-        LogSlot { index: 0, generation: 0 }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.logs.push(Slot::default());
+            self.logs.len() as u32 - 1
+        });
+        let place = &mut self.logs[index as usize];
+        let slot = LogSlot { index, generation: place.generation };
+        place.log = Some(Box::new(Log::new(slot, key, config, &self.core)));
+        slot
     }
 
     /// Forgets the log and removes its files; [`Event::Deleted`] follows. The slot is dead at once.
     pub fn delete(&mut self, slot: LogSlot) {
-        let _ = slot;
+        if let Some((log, core)) = self.log_and_core(slot) {
+            log.deleting = true;
+            mark_todo(log, core);
+        }
     }
 
     /// Stages one record batch (magic 2, header and CRC already checked) at the log's end: assigns offsets and leader epoch.
@@ -284,11 +313,12 @@ impl Store {
         now: Mono,
         wall_ms: i64,
     ) -> Result<Appended, NotAppended> {
-        let _ = (slot, batch, pool, now, wall_ms);
-        Err(NotAppended::NoMemory)
+        self.core.set_time(now, wall_ms);
+        self.append_one(slot, batch, pool)
     }
 
-    /// Stages batches that have offsets and leader epochs already (replication); the first must stand at the log's end.
+    /// Stages batches that have offsets and leader epochs already (replication); the first must stand at the log's end. Returns the log end.
+    /// After an error the batches before the refused one are appended.
     pub fn append_at(
         &mut self,
         slot: LogSlot,
@@ -297,8 +327,8 @@ impl Store {
         now: Mono,
         wall_ms: i64,
     ) -> Result<Offset, NotAppended> {
-        let _ = (slot, batches, pool, now, wall_ms);
-        Err(NotAppended::NoMemory)
+        self.core.set_time(now, wall_ms);
+        self.append_given(slot, batches, pool)
     }
 
     /// Drops the records at and behind `offset`: the next segment says that its predecessor ends there. For replication.
@@ -309,117 +339,152 @@ impl Store {
 
     /// How to read `request`. Pure memory work.
     pub fn plan_read(&mut self, slot: LogSlot, request: ReadRequest) -> ReadPlan {
-        let _ = (slot, request);
-        ReadPlan::Empty
+        self.plan(slot, request)
     }
 
     /// Checks and cuts what a [`ColdRead`] brought: one block per length, each filled with the bytes that were read. To be called for
     /// every `ColdRead`, also with the error of a failed one (or [`Store::drop_read`]): it holds its file open. Fewer blocks than lengths are
     /// as good: a prefix.
     pub fn finish_read(&mut self, read: ColdRead, blocks: Result<Vec<Block>, Errno>) -> ReadPlan {
-        let _ = (read, blocks);
-        ReadPlan::Empty
+        self.finish(read, blocks)
     }
 
     /// Gives up a [`ColdRead`] whose reads were not made, or whose answer nobody wants.
     pub fn drop_read(&mut self, read: ColdRead) {
-        let _ = read;
+        self.unpin(&read);
     }
 
     /// A block for a cold read: free, or evicted from the tail cache. None: grow the pool, or wait.
     pub fn take_block(&mut self, pool: &mut Pool) -> Option<Block> {
-        pool.take()
+        self.take(pool)
     }
 
-    /// Whether `bytes` of batches for `parts` logs could be staged now. Evicts from the tail cache to make it so.
+    /// Whether `bytes` of batches for `parts` logs could be staged now. Sets the blocks aside, evicting from the tail cache if need be.
     pub fn room_for(&mut self, pool: &mut Pool, bytes: usize, parts: usize) -> bool {
-        let _ = (pool, bytes, parts);
-        true
+        // Never more than a quarter of the pool, or a request with many parts could wait for ever.
+        let blocks = (bytes.div_ceil(BLOCK_BYTES) + parts).min(pool.blocks_max().div_ceil(4));
+        self.reserve(blocks, pool)
     }
 
     /// For ListOffsets: an offset at or before the first record whose timestamp is at least `timestamp_ms`, to walk on from; none if no
     /// batch claims such a timestamp. Headers of compressed batches may claim too much, so the walk may have to pass several.
     pub fn timestamp_start(&mut self, slot: LogSlot, timestamp_ms: i64) -> Option<Offset> {
-        let _ = (slot, timestamp_ms);
-        None
+        self.time_start(slot, timestamp_ms)
     }
 
     /// For ListOffsets -3: base offset of the batch that claims the largest timestamp; none for an empty log.
     pub fn max_timestamp_start(&mut self, slot: LogSlot) -> Option<Offset> {
-        let _ = slot;
-        None
+        self.max_time_start(slot)
     }
 
     /// The leader epoch under which the record at `offset` was or will be appended.
     pub fn epoch_at(&self, slot: LogSlot, offset: Offset) -> LeaderEpoch {
-        let _ = (slot, offset);
-        LeaderEpoch::NONE
-    }
-
-    /// The offsets of the log; all zero for a log that was deleted.
-    pub fn bounds(&self, slot: LogSlot) -> Bounds {
-        let _ = slot;
-        Bounds {
-            log_start: LogStart::default(),
-            log_end: LogEnd::default(),
-            durable: Durable::default(),
-            high_watermark: HighWatermark::default(),
-            last_stable: LastStable::default(),
-            leader_epoch: LeaderEpoch::NONE,
-        }
+        self.log(slot).map_or(LeaderEpoch::NONE, |log| log.epoch_at(offset))
     }
 
     /// The largest epoch that is at most `epoch`, and where it ends; (-1, -1) if there is none (OffsetForLeaderEpoch).
     pub fn epoch_end(&self, slot: LogSlot, epoch: LeaderEpoch) -> (LeaderEpoch, Offset) {
-        let _ = (slot, epoch);
-        (LeaderEpoch::NONE, Offset(-1))
+        self.log(slot).map_or((LeaderEpoch::NONE, Offset(-1)), |log| log.epoch_end(epoch))
+    }
+
+    /// The offsets of the log; all zero for a log that was deleted.
+    pub fn bounds(&self, slot: LogSlot) -> Bounds {
+        self.log(slot).map_or(NO_BOUNDS, Log::bounds)
     }
 
     pub fn set_config(&mut self, slot: LogSlot, config: LogConfig) {
-        let _ = (slot, config);
+        if let Some((log, core)) = self.log_and_core(slot) {
+            log.config = config;
+            // A level that waits for more than the one before: what it left behind is flushed now.
+            log.flush_now |= !log.is_flushed();
+            flow::progress(log, core);
+            mark_todo(log, core);
+        }
     }
 
-    /// Raises the log start (DeleteRecords); [`Event::LogStart`] when that is on disk. At most the high watermark.
+    /// Raises the log start (DeleteRecords), at most to the high watermark; [`Event::LogStart`] when that is on disk. Nothing happens where the
+    /// log starts there already.
     pub fn set_log_start(&mut self, slot: LogSlot, offset: Offset) -> Result<(), Refused> {
-        let _ = (slot, offset);
+        let (log, core) = self.log_and_core(slot).ok_or(Refused::UnknownTopicOrPartition)?;
+        if core.dead.is_some() {
+            return Err(Refused::KafkaStorageError);
+        }
+        if offset > log.high_watermark {
+            return Err(Refused::OffsetOutOfRange);
+        }
+        log.raise_log_start(core, offset);
         Ok(())
     }
 
     /// Once per turn of the shard, behind its appends: commits what is staged, and starts background work that is due.
     pub fn turn(&mut self, now: Mono, wall_ms: i64, pool: &mut Pool, ops: &mut Ops) {
-        let _ = (now, wall_ms, pool, ops);
+        self.core.set_time(now, wall_ms);
+        self.close_orphans(ops);
+        self.relieve();
+        self.background(pool, ops);
+        self.commit(ops);
     }
 
     /// A completion of one of the store's operations.
     pub fn done(&mut self, tag: Tag, done: Done, now: Mono, ops: &mut Ops) {
-        let _ = (tag, done, now, ops);
+        self.core.now = self.core.now.max(now);
+        match self.core.pending.take(tag) {
+            Some(Pending::Write(write)) => self.write_done(write, done, ops),
+            Some(Pending::Flush { round, flush, attempts }) => {
+                self.flush_done(round, flush, attempts, &done, ops);
+            }
+            Some(Pending::Job { job, write }) => self.job_done(job, write, done, ops),
+            Some(Pending::Close) => {}
+            None => debug_assert!(false, "a completion without an operation"),
+        }
     }
 
     /// Moves what happened since the last call to the end of `out`.
     pub fn events(&mut self, out: &mut Vec<Event>) {
-        let _ = out;
+        out.append(&mut self.core.events);
     }
 
     /// When [`Store::turn`] is to be called at the latest, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Mono> {
-        None
+        self.core.next_deadline(!self.logs.is_empty())
     }
 
     /// Refuses appends from now on, flushes everything and writes clean-stop records; [`Event::Stopped`] follows.
-    pub fn begin_stop(&mut self) {}
+    pub fn begin_stop(&mut self) {
+        self.stop();
+    }
 
     /// Free bytes of the data directory's file system, as the shard last saw them.
     pub fn set_disk_free(&mut self, bytes: u64) {
-        let _ = bytes;
+        self.core.disk_low = bytes < self.core.config.free_bytes_min;
     }
 
     /// Commit, flush and tail counters; the shard adds them to its own.
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        &self.core.counters
     }
 
     pub fn describe(&self, slot: LogSlot) -> Description {
-        let _ = slot;
-        Description::default()
+        self.log(slot).map(Log::describe).unwrap_or_default()
+    }
+
+    fn log(&self, slot: LogSlot) -> Option<&Log> {
+        let place = self.logs.get(slot.index as usize).filter(|p| p.generation == slot.generation)?;
+        place.log.as_deref().filter(|log| !log.deleting)
+    }
+
+    fn log_and_core(&mut self, slot: LogSlot) -> Option<(&mut Log, &mut Core)> {
+        let place = self.logs.get_mut(slot.index as usize).filter(|p| p.generation == slot.generation)?;
+        let log = place.log.as_deref_mut().filter(|log| !log.deleting)?;
+        Some((log, &mut self.core))
     }
 }
+
+const NO_BOUNDS: Bounds = Bounds {
+    log_start: LogStart(Offset::ZERO),
+    log_end: LogEnd(Offset::ZERO),
+    durable: Durable(Offset::ZERO),
+    high_watermark: HighWatermark(Offset::ZERO),
+    last_stable: LastStable(Offset::ZERO),
+    leader_epoch: LeaderEpoch::NONE,
+};

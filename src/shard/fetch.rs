@@ -108,7 +108,13 @@ impl Shard {
     }
 
     fn look(&mut self, parts: &[FetchPart], max_bytes: i32, read_committed: bool, cx: &mut Cx<'_>) -> Look {
-        let mut look = Look { outcomes: Vec::with_capacity(parts.len()), cold: Vec::new(), bytes: 0, urgent: false, opening: false };
+        let mut look = Look {
+            outcomes: Vec::with_capacity(parts.len()),
+            cold: Vec::new(),
+            bytes: 0,
+            urgent: false,
+            opening: false,
+        };
         for (i, part) in parts.iter().enumerate() {
             let left = (max_bytes.max(0) as usize).saturating_sub(look.bytes);
             let outcome = match self.look_at(part, left as u32, look.bytes == 0, read_committed, cx) {

@@ -66,7 +66,9 @@ impl Shard {
             let (next, read_committed) = (state.next, state.list.read_committed);
             let asked = match next {
                 None => self.start_search(&part, read_committed),
-                Some(from) => self.current(&part.key, part.current_epoch).map(|(slot, _)| Asked::Search(slot, from)),
+                Some(from) => {
+                    self.current(&part.key, part.current_epoch).map(|(slot, _)| Asked::Search(slot, from))
+                }
             };
             match asked {
                 Err(error) => self.part_found(id, OffsetOutcome::refused(error)),
@@ -83,7 +85,11 @@ impl Shard {
     fn start_search(&mut self, part: &ListOffsetsPart, read_committed: bool) -> Result<Asked, Refused> {
         let (slot, bounds) = self.current(&part.key, part.current_epoch)?;
         let until = Shard::until(&bounds, read_committed);
-        let at = |offset: Offset, epoch| OffsetOutcome { offset: offset.0, leader_epoch: epoch, ..OffsetOutcome::NONE };
+        let at = |offset: Offset, epoch| OffsetOutcome {
+            offset: offset.0,
+            leader_epoch: epoch,
+            ..OffsetOutcome::NONE
+        };
         let known = match part.timestamp {
             LATEST => at(until, bounds.leader_epoch),
             EARLIEST | EARLIEST_LOCAL => {
@@ -105,7 +111,14 @@ impl Shard {
     }
 
     /// One step of a search; false when it waits for reads or memory.
-    fn search_step(&mut self, id: ParkedId, slot: LogSlot, from: Offset, part: &ListOffsetsPart, cx: &mut Cx<'_>) -> bool {
+    fn search_step(
+        &mut self,
+        id: ParkedId,
+        slot: LogSlot,
+        from: Offset,
+        part: &ListOffsetsPart,
+        cx: &mut Cx<'_>,
+    ) -> bool {
         let Some(Parked::ListOffsets(state)) = self.parked_mut(id) else { return false };
         state.next = Some(from);
         let until = Shard::until(&self.store.bounds(slot), state_committed(self, id));
@@ -137,7 +150,12 @@ impl Shard {
         }
     }
 
-    pub(super) fn scan_read_done(&mut self, id: ParkedId, blocks: Result<Vec<Block>, Errno>, cx: &mut Cx<'_>) {
+    pub(super) fn scan_read_done(
+        &mut self,
+        id: ParkedId,
+        blocks: Result<Vec<Block>, Errno>,
+        cx: &mut Cx<'_>,
+    ) {
         let Some(Parked::ListOffsets(state)) = self.parked_mut(id) else { return };
         let part = state.list.parts[state.outcomes.len()];
         let Some(read) = state.read.take() else { return };
@@ -156,7 +174,9 @@ impl Shard {
         let bytes: Vec<u8> = records.parts.iter().flat_map(|slice| slice.iter().copied()).collect();
         let start = self.store.bounds(slot).log_start.get();
         for batch in batch::batches(&bytes) {
-            let Ok(batch) = batch else { return self.part_found(id, OffsetOutcome::refused(Refused::CorruptMessage)) };
+            let Ok(batch) = batch else {
+                return self.part_found(id, OffsetOutcome::refused(Refused::CorruptMessage));
+            };
             let found = if part.timestamp == MAX_TIMESTAMP {
                 batch::find_max_timestamp(&batch)
             } else {
@@ -167,7 +187,8 @@ impl Shard {
                 Ok(None) => {}
                 Ok(Some((offset, timestamp))) => {
                     let leader_epoch = LeaderEpoch(batch.leader_epoch());
-                    return self.part_found(id, OffsetOutcome { error: None, offset, timestamp, leader_epoch });
+                    return self
+                        .part_found(id, OffsetOutcome { error: None, offset, timestamp, leader_epoch });
                 }
             }
         }

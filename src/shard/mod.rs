@@ -124,7 +124,12 @@ impl Shard {
     }
 
     /// Recovers a partition from its directory. Blocks; for start-up.
-    pub fn open(&mut self, source: &mut dyn Source, key: PartitionKey, rules: PartitionRules) -> Result<(), Fatal> {
+    pub fn open(
+        &mut self,
+        source: &mut dyn Source,
+        key: PartitionKey,
+        rules: PartitionRules,
+    ) -> Result<(), Fatal> {
         let slot = self.store.open(source, key, rules.log.clone())?;
         self.adopt(key, slot, rules);
         Ok(())
@@ -345,7 +350,8 @@ impl Shard {
     /// A file is open that reads of this log wait for.
     fn opened(&mut self, slot: LogSlot, cx: &mut Cx<'_>) {
         let waiters = &mut self.waiters[slot.index as usize];
-        let (fetches, searches) = (std::mem::take(&mut waiters.fetches), std::mem::take(&mut waiters.searches));
+        let (fetches, searches) =
+            (std::mem::take(&mut waiters.fetches), std::mem::take(&mut waiters.searches));
         for id in fetches {
             self.wake_fetch(id, cx);
         }
@@ -411,7 +417,13 @@ impl Shard {
     }
 
     /// Starts the reads of a cold plan; false without memory for a single one. Fewer blocks than planned shorten the read.
-    fn start_reads(&mut self, read: &mut crate::log::store::ColdRead, id: ParkedId, part: usize, cx: &mut Cx<'_>) -> bool {
+    fn start_reads(
+        &mut self,
+        read: &mut crate::log::store::ColdRead,
+        id: ParkedId,
+        part: usize,
+        cx: &mut Cx<'_>,
+    ) -> bool {
         let mut blocks = Vec::with_capacity(read.lens.len());
         while blocks.len() < read.lens.len() {
             match self.store.take_block(cx.pool) {
@@ -445,8 +457,11 @@ impl Shard {
     }
 
     fn read_done(&mut self, done: Done, cx: &mut Cx<'_>) {
-        let (job, at) = (done.token.slot() as usize / READS_PER_JOB_MAX, done.token.slot() as usize % READS_PER_JOB_MAX);
-        let Some(read) = self.reads.get_mut(job).filter(|r| r.generation == done.token.generation()) else { return };
+        let (job, at) =
+            (done.token.slot() as usize / READS_PER_JOB_MAX, done.token.slot() as usize % READS_PER_JOB_MAX);
+        let Some(read) = self.reads.get_mut(job).filter(|r| r.generation == done.token.generation()) else {
+            return;
+        };
         if let Payload::Read(mut block) = done.payload {
             block.set_filled(done.result.unwrap_or(0) as usize);
             read.blocks[at] = Some(block);

@@ -98,7 +98,8 @@ impl Shard {
 
     /// Drops what a closed connection waits for. Appends that it sent stay; their acks have nowhere to go.
     pub(super) fn forget(&mut self, shard: ShardId, conn: u32, generation: u32) {
-        let of_conn = |ticket: Ticket| (ticket.shard, ticket.conn, ticket.generation) == (shard, conn, generation);
+        let of_conn =
+            |ticket: Ticket| (ticket.shard, ticket.conn, ticket.generation) == (shard, conn, generation);
         self.parked.retain(|_, parked| match parked {
             // Reads in flight come back to their request: it goes when they have.
             Parked::Fetch(state) if state.reads_pending > 0 => true,

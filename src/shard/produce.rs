@@ -92,7 +92,9 @@ impl Shard {
         let appended = match self.store.append(slot, part.records, cx.pool, cx.now, cx.wall_ms) {
             Ok(appended) => appended,
             Err(NotAppended::Refused(error)) => return Err((error, None)),
-            Err(NotAppended::NoMemory) => return Err((Refused::KafkaStorageError, Some("out of staging memory"))),
+            Err(NotAppended::NoMemory) => {
+                return Err((Refused::KafkaStorageError, Some("out of staging memory")));
+            }
         };
         self.counters.produce_bytes_total += part.records.len() as u64;
         let outcome = ProduceOutcome {

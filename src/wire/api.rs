@@ -183,7 +183,8 @@ impl Features<'_> {
     pub const NONE: Features<'static> = Features { supported: &[], finalized: &[], finalized_epoch: -1 };
 }
 
-/// Appends a whole ApiVersions response frame: length, response header 0, body of `version` (0-4).
+/// Appends a whole ApiVersions response frame: length, response header 0, body of `version` (0-4). With an error (42 for a bad
+/// software name) the list and the features are empty, as in Kafka.
 ///
 /// Supported features whose minimum is 0 are left out below version 4: older clients fail on them (KAFKA-17011).
 pub fn write_versions_response(
@@ -197,8 +198,12 @@ pub fn write_versions_response(
     let flexible = ApiKey::ApiVersions.is_flexible(version);
     let start = frame::begin_response(out, ApiKey::ApiVersions, version, correlation_id);
     out.extend_from_slice(&error_code.to_be_bytes());
-    put_length(out, flexible, TABLE.len());
-    for row in TABLE {
+    let (rows, features) = match error_code {
+        codes::NONE => (TABLE, features),
+        _ => (&[][..], &Features::NONE),
+    };
+    put_length(out, flexible, rows.len());
+    for row in rows {
         put_range(out, row, flexible);
     }
     if version >= 1 {

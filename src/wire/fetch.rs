@@ -67,7 +67,8 @@ pub struct FetchPartition {
 }
 
 impl FetchRequest {
-    /// Parses the body of a frame whose header was parsed. After an error the lists hold what was read so far.
+    /// Parses the body of a frame whose header was parsed. After an error the lists hold what was read so far. Bytes behind the
+    /// body are ignored, as in Kafka.
     pub fn parse(&mut self, frame: &[u8], header: &RequestHeader<'_>) -> Result<(), WireError> {
         let (version, flexible) = (header.version, header.is_flexible());
         let mut reader = Reader::at(frame, header.body_at);
@@ -103,8 +104,7 @@ impl FetchRequest {
                 _ => {}
             }
             Ok(())
-        })?;
-        reader.finish()
+        })
     }
 }
 
@@ -180,7 +180,8 @@ pub struct FetchedPartition<'a> {
 }
 
 impl FetchedPartition<'static> {
-    /// A partition that was not read: all offsets -1.
+    /// A partition that was not read: all offsets -1. Kafka's list of aborted transactions is null after an error at the log, and empty
+    /// where no log was found; the former is written here, and no client has been seen to care.
     pub const fn refused(index: i32, error_code: i16) -> FetchedPartition<'static> {
         FetchedPartition {
             index,

@@ -211,6 +211,7 @@ pub struct RequestHeader<'a> {
     /// Within the range that we parse.
     pub version: i16,
     pub correlation_id: i32,
+    /// "" if it is not UTF-8, which Kafka takes as well.
     pub client_id: Option<&'a str>,
     /// Where the body begins in the frame.
     pub body_at: usize,
@@ -227,7 +228,7 @@ impl<'a> RequestHeader<'a> {
         let api = ApiKey::from_wire(key).ok_or(WireError::UnknownApi { key, version })?;
         api.check(version, correlation_id)?;
         // Not compact, even in header version 2.
-        let client_id = reader.string(false)?.map(|span| span.text(frame));
+        let client_id = reader.text(false)?.map(|span| span.text(frame));
         reader.skip_tags(api.is_flexible(version))?;
         Ok(RequestHeader { api, version, correlation_id, client_id, body_at: reader.position() })
     }

@@ -139,7 +139,7 @@ pub fn assert_same_produce(hot: &HotProduce, cold: &ProduceRequest, frame: &[u8]
         assert_eq!(topic.count as usize, expected.partition_data.len());
         for (partition, expected) in hot.partitions[topic.range()].iter().zip(&expected.partition_data) {
             assert_eq!(partition.index, expected.index);
-            assert_eq!(partition.records.of(frame), expected.records.as_deref().unwrap_or(&[]));
+            assert_eq!(partition.records.bytes(frame), expected.records.as_deref().unwrap_or(&[]));
         }
     }
 }

@@ -86,14 +86,16 @@ calls! {
 }
 
 /// Decodes a request frame: header, then a body of type `R`. The version was checked against our table by the header parser.
-/// Copies the body once: cold frames are small, and the receive buffer goes back at once.
+/// Copies the body once: cold frames are small, and the receive buffer goes back at once. Bytes behind the body are ignored, as in
+/// Kafka.
 pub fn decode_request<R: Call>(bytes: &[u8]) -> Result<(RequestHeader<'_>, R), WireError> {
     let header = RequestHeader::parse(bytes)?;
     if header.api != R::API {
         return Err(WireError::UnknownApi { key: header.api.wire(), version: header.version });
     }
     let body = Bytes::copy_from_slice(&bytes[header.body_at..]);
-    let request = decode_body(body, header.version, limits(COLD_FRAME_BYTES_MAX))?;
+    let mut decoder = Decoder::new(body, limits(COLD_FRAME_BYTES_MAX))?;
+    let request = R::decode(&mut decoder, ApiVersion::new(header.version))?;
     Ok((header, request))
 }
 
@@ -149,14 +151,10 @@ pub fn decode_response<R: Call>(bytes: Bytes, version: i16) -> Result<R::Respons
     reader.skip_tags(R::API.response_header_version(version) >= 1)?;
     let body_at = reader.position();
     let refused = R::API == ApiKey::ApiVersions && reader.i16() == Ok(codes::UNSUPPORTED_VERSION);
-    decode_body(bytes.slice(body_at..), if refused { 0 } else { version }, limits(FRAME_BYTES_MAX))
-}
-
-fn decode_body<M: KafkaDecode>(body: Bytes, version: i16, limits: DecodeLimits) -> Result<M, WireError> {
-    let mut decoder = Decoder::new(body, limits)?;
-    let message = M::decode(&mut decoder, ApiVersion::new(version))?;
+    let mut decoder = Decoder::new(bytes.slice(body_at..), limits(FRAME_BYTES_MAX))?;
+    let response = R::Response::decode(&mut decoder, ApiVersion::new(if refused { 0 } else { version }))?;
     decoder.finish()?;
-    Ok(message)
+    Ok(response)
 }
 
 fn encode_body<M: KafkaEncode>(message: &M, version: i16) -> Result<BytesMut, WireError> {

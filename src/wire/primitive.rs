@@ -1,6 +1,7 @@
 //! Hot path. Kafka's primitive types: a bounds-checked reader over a frame, and writers that append to a buffer of the caller.
 //!
-//! "Flexible" chooses between the two encodings of strings, bytes and arrays: a fixed-width length (-1 = null), or an unsigned
+//! "Flexible" chooses between the two encodings of strings, bytes and arrays: a fixed-width length (-1 = null, and as in Kafka's own
+//! reader any other negative number too), or an unsigned
 //! varint one larger than the length (0 = null), with tagged fields behind each structure (KIP-482).
 
 use std::ops::Range;
@@ -26,8 +27,12 @@ impl Span {
     }
 
     /// The bytes, out of the frame that this span was parsed from.
-    pub fn of(self, frame: &[u8]) -> &[u8] {
+    pub fn bytes(self, frame: &[u8]) -> &[u8] {
         &frame[self.range()]
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.len == 0
     }
 
     /// The bytes as text. Spans of strings were checked to be UTF-8 when they were parsed; another frame gives "".
@@ -136,40 +141,36 @@ impl<'a> Reader<'a> {
     }
 
     fn length(&mut self, flexible: bool) -> Result<Option<usize>, WireError> {
-        let start = self.at;
         if flexible {
             return Ok((self.varint()? as usize).checked_sub(1));
         }
-        match self.i32()? {
-            -1 => Ok(None),
-            negative if negative < 0 => Err(WireError::Malformed { at: start, what: "negative length" }),
-            len => Ok(Some(len as usize)),
-        }
+        Ok(usize::try_from(self.i32()?).ok())
     }
 
     /// A nullable string, checked to be UTF-8 and at most 32767 bytes.
     pub fn string(&mut self, flexible: bool) -> Result<Option<Span>, WireError> {
         let start = self.at;
-        let len = if flexible {
-            (self.varint()? as usize).checked_sub(1)
-        } else {
-            match self.i16()? {
-                -1 => None,
-                negative if negative < 0 => {
-                    return Err(WireError::Malformed { at: start, what: "negative length" });
-                }
-                len => Some(len as usize),
-            }
+        let Some(span) = self.text(flexible)? else { return Ok(None) };
+        match std::str::from_utf8(span.bytes(self.bytes)) {
+            Ok(_) => Ok(Some(span)),
+            Err(_) => Err(WireError::Malformed { at: start, what: "UTF-8" }),
+        }
+    }
+
+    /// A nullable string that may hold any bytes; its `Span::text` is "" where they are not UTF-8.
+    pub fn text(&mut self, flexible: bool) -> Result<Option<Span>, WireError> {
+        let start = self.at;
+        let len = match flexible {
+            true => (self.varint()? as usize).checked_sub(1),
+            false => usize::try_from(self.i16()?).ok(),
         };
         let Some(len) = len else { return Ok(None) };
         if len > i16::MAX as usize {
             return Err(WireError::Oversized { at: start });
         }
         let span = Span { start: self.at as u32, len: len as u32 };
-        match std::str::from_utf8(self.take(len)?) {
-            Ok(_) => Ok(Some(span)),
-            Err(_) => Err(WireError::Malformed { at: start, what: "UTF-8" }),
-        }
+        self.take(len)?;
+        Ok(Some(span))
     }
 
     /// A string that must not be null.

@@ -26,6 +26,8 @@ pub struct ProduceRequest {
     /// In the order of the request; each names its part of `partitions`.
     pub topics: Vec<Topic>,
     pub partitions: Vec<ProducePartition>,
+    /// Some partition's records are null, which Kafka answers by closing the connection.
+    pub has_null_records: bool,
 }
 
 /// One partition of a Produce request.
@@ -37,7 +39,8 @@ pub struct ProducePartition {
 }
 
 impl ProduceRequest {
-    /// Parses the body of a frame whose header was parsed. After an error the lists hold what was read so far.
+    /// Parses the body of a frame whose header was parsed. After an error the lists hold what was read so far. Bytes behind the
+    /// body are ignored, as in Kafka.
     pub fn parse(&mut self, frame: &[u8], header: &RequestHeader<'_>) -> Result<(), WireError> {
         let flexible = header.is_flexible();
         let mut reader = Reader::at(frame, header.body_at);
@@ -47,14 +50,15 @@ impl ProduceRequest {
         self.timeout_ms = reader.i32()?;
         let partition_bytes_min = if flexible { 6 } else { 8 };
         let lists = (&mut self.topics, &mut self.partitions);
+        self.has_null_records = false;
         read_topics(&mut reader, header.version, flexible, partition_bytes_min, lists, |reader| {
             let index = reader.i32()?;
-            let records = reader.bytes(flexible)?.unwrap_or_default();
+            let records = reader.bytes(flexible)?;
+            self.has_null_records |= records.is_none();
             reader.skip_tags(flexible)?;
-            Ok(ProducePartition { index, records })
+            Ok(ProducePartition { index, records: records.unwrap_or_default() })
         })?;
-        reader.skip_tags(flexible)?;
-        reader.finish()
+        reader.skip_tags(flexible)
     }
 }
 

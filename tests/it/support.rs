@@ -36,13 +36,22 @@ impl Broker {
         let _ = fs::remove_file(&ready);
         let log_file = fs::File::create(&log).expect("a log file for the broker");
         let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
-        command.arg("serve").arg("--data-dir").arg(data_dir).args(["--listen", "127.0.0.1:0", "--shards", "1"]);
+        command.arg("serve").arg("--data-dir").arg(data_dir).args([
+            "--listen",
+            "127.0.0.1:0",
+            "--shards",
+            "1",
+        ]);
         command.arg("--ready-file").arg(&ready).args(["-X", "memory=67108864"]);
         for setting in settings {
             command.args(["-X", setting]);
         }
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file).spawn().expect("the binary starts");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log_file)
+            .spawn()
+            .expect("the binary starts");
         let since = Instant::now();
         loop {
             if let Ok(address) = fs::read_to_string(&ready)

@@ -4,11 +4,14 @@
 //! The records themselves are walked where that is cheap (uncompressed) or needed (compacted topic); only the latter decompresses.
 
 use crate::base::error::Refused;
-use crate::wire::batch::{Batch, NO_TIMESTAMP, records};
+use crate::wire::batch::{self, Batch, NO_TIMESTAMP, records};
 use crate::wire::codec::Codec;
 
 /// First Produce version that may carry zstd (KIP-110).
 const PRODUCE_ZSTD: i16 = 7;
+
+/// Smallest length of a record of magic 0, the shortest there ever was.
+const RECORD_BYTES_MIN: i32 = 14;
 
 /// What a batch is held against: the request's version, the topic's configuration, the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,31 +49,77 @@ impl Refusal {
 }
 
 /// Accepts the records field of one partition: exactly one sound batch, which is returned, or the first error in Kafka's order.
+///
+/// Differs from Apache Kafka, which rewrites what it can and so takes a wrong maxTimestamp (taken here too, but kept), offset deltas
+/// that do not count from 0, the LogAppendTime bit, and part of a batch behind the batch: refused here, because records are stored as
+/// they were sent. A compressed batch is not decompressed without need, so a wrong count in one is not noticed.
 pub fn accept<'a>(bytes: &'a [u8], limits: &Accept) -> Result<Batch<'a>, Refusal> {
-    let batch = only_batch(bytes)?;
+    let (batch, left_over) = only_batch(bytes)?;
     check_header(&batch, limits)?;
-    let times = check_records(&batch, limits.compact)?;
-    check_times(&batch, times, limits)?;
+    check_records(&batch, limits)?;
+    if batch.is_log_append_time() {
+        return Err(Refusal::new(
+            Refused::InvalidTimestamp,
+            "Invalid timestamp type in record: a producer should not set the timestamp type to LogAppendTime",
+        ));
+    }
     if batch.size() as u64 > limits.segment_bytes {
         return Err(Refusal::new(
             Refused::RecordListTooLarge,
             "The record batch is larger than a log segment may be",
         ));
     }
+    if left_over > 0 {
+        return Err(Refusal::new(Refused::InvalidRecord, "Bytes are left over behind the record batch"));
+    }
     Ok(batch)
 }
 
-fn only_batch(bytes: &[u8]) -> Result<Batch<'_>, Refusal> {
-    let none = "Produce requests with version 3 or higher must have at least one record batch";
-    match Batch::first(bytes) {
-        Ok((batch, [])) => Ok(batch),
-        Ok(_) => Err(Refusal::new(
+/// The batch at the front, and how many bytes follow it. Another batch behind it is refused here, before anything else is looked at;
+/// bytes that are no whole batch are refused last, since Kafka drops them.
+fn only_batch(bytes: &[u8]) -> Result<(Batch<'_>, usize), Refusal> {
+    if whole_batch(bytes)?.is_none() {
+        return Err(Refusal::new(
+            Refused::InvalidRecord,
+            "Produce requests with version 3 or higher must have at least one record batch",
+        ));
+    }
+    if bytes[batch::AT_MAGIC] != batch::MAGIC {
+        return Err(Refusal::new(
+            Refused::InvalidRecord,
+            "Produce requests with version 3 or higher are only allowed to contain record batches with magic version 2",
+        ));
+    }
+    let (batch, rest) =
+        Batch::first(bytes).map_err(|error| Refusal { error, message: None, record: None })?;
+    if whole_batch(rest)?.is_some() {
+        return Err(Refusal::new(
             Refused::InvalidRecord,
             "Produce requests with version 3 or higher are only allowed to contain exactly one record batch per partition",
-        )),
-        Err(Refused::InvalidRecord) => Err(Refusal::new(Refused::InvalidRecord, none)),
-        Err(error) => Err(Refusal { error, message: None, record: None }),
+        ));
     }
+    Ok((batch, rest.len()))
+}
+
+/// Size of the batch of any magic at the front of `bytes`, if it is there in full; judged as Kafka's reader of record sets does.
+fn whole_batch(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+    let Some(length) = bytes.get(batch::AT_LENGTH..).and_then(|bytes| bytes.first_chunk::<4>()) else {
+        return Ok(None);
+    };
+    let length = i32::from_be_bytes(*length);
+    if length < RECORD_BYTES_MIN {
+        return Err(Refusal::new(
+            Refused::CorruptMessage,
+            "Record size is less than the minimum record overhead",
+        ));
+    }
+    match bytes.get(batch::AT_MAGIC) {
+        None => return Ok(None),
+        Some(0..=batch::MAGIC) => {}
+        Some(_) => return Err(Refusal::new(Refused::CorruptMessage, "Invalid magic found in record")),
+    }
+    let size = length as usize + batch::LENGTH_OVERHEAD;
+    Ok((size <= bytes.len()).then_some(size))
 }
 
 fn check_header(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
@@ -81,7 +130,7 @@ fn check_header(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
                 "Produce requests with version 6 or lower are not allowed to use ZStandard compression",
             ));
         }
-        None => return Err(Refusal::new(Refused::UnsupportedCompressionType, "Unknown compression type id")),
+        None => return Err(Refusal::new(Refused::UnknownServerError, "Unknown compression type id")),
         Some(_) => {}
     }
     if batch.base_offset() != 0 {
@@ -112,61 +161,48 @@ fn check_header(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Smallest and largest timestamp of the records that have one; `NO_TIMESTAMP` if none has.
-#[derive(Clone, Copy)]
-struct Times {
-    earliest: i64,
-    latest: i64,
-}
-
-fn check_records(batch: &Batch<'_>, compact: bool) -> Result<Times, Refusal> {
-    if batch.codec() != Some(Codec::None) && !compact {
-        // The base timestamp is that of the first record.
-        return Ok(Times { earliest: batch.base_timestamp(), latest: batch.max_timestamp() });
+/// Walks the records where that is cheap, where keys are needed, or where the header's times are out of range, to name the record.
+fn check_records(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
+    // The base timestamp is that of the first record.
+    let times = [batch.base_timestamp(), batch.max_timestamp()];
+    let in_time = times.iter().all(|timestamp| limits.allows(*timestamp));
+    if batch.codec() != Some(Codec::None) && !limits.compact && in_time {
+        return Ok(());
     }
     // Stays empty, and so costs nothing, for an uncompressed batch.
     let mut scratch = Vec::default();
     let records = records::open(batch, &mut scratch)
         .map_err(|error| Refusal::new(error, "Failed to decompress record stream"))?;
-    let mut times = Times { earliest: NO_TIMESTAMP, latest: NO_TIMESTAMP };
     let mut index = 0;
     for record in records {
-        let invalid = |what| Refusal { record: Some(index), ..Refusal::new(Refused::InvalidRecord, what) };
+        let at = |error, what| Refusal { record: Some(index), ..Refusal::new(error, what) };
         let record =
             record.map_err(|_| Refusal::new(Refused::InvalidRecord, "Found invalid record structure"))?;
         if record.offset_delta != index {
-            return Err(invalid("Inconsistent record offset within its batch"));
+            return Err(at(Refused::InvalidRecord, "Inconsistent record offset within its batch"));
         }
-        if compact && record.key.is_none() {
-            return Err(invalid("Compacted topic cannot accept message without key"));
+        if limits.compact && record.key.is_none() {
+            return Err(at(Refused::InvalidRecord, "Compacted topic cannot accept message without key"));
         }
-        let timestamp = records::timestamp(batch, &record);
-        if timestamp != NO_TIMESTAMP {
-            let first = times.earliest == NO_TIMESTAMP;
-            times.earliest = if first { timestamp } else { times.earliest.min(timestamp) };
-            times.latest = times.latest.max(timestamp);
+        if !limits.allows(records::timestamp(batch, &record)) {
+            return Err(at(Refused::InvalidTimestamp, OUT_OF_RANGE));
         }
         index += 1;
     }
     if index != batch.count() {
         return Err(Refusal::new(Refused::InvalidRecord, "Record count is not that of the records"));
     }
-    Ok(times)
+    // A header may claim a time that no record has; it would mislead time search and retention.
+    if in_time { Ok(()) } else { Err(Refusal::new(Refused::InvalidTimestamp, OUT_OF_RANGE)) }
 }
 
-fn check_times(batch: &Batch<'_>, times: Times, limits: &Accept) -> Result<(), Refusal> {
-    if batch.is_log_append_time() {
-        return Err(Refusal::new(
-            Refused::InvalidTimestamp,
-            "Invalid timestamp type in record: a producer should not set the timestamp type to LogAppendTime",
-        ));
+const OUT_OF_RANGE: &str = "Timestamp of message is out of range";
+
+impl Accept {
+    /// Whether a record may have this timestamp.
+    fn allows(&self, timestamp: i64) -> bool {
+        let earliest = self.now_ms.saturating_sub(self.timestamp_before_max_ms);
+        let latest = self.now_ms.saturating_add(self.timestamp_after_max_ms);
+        self.log_append_time || timestamp == NO_TIMESTAMP || (earliest..=latest).contains(&timestamp)
     }
-    let earliest_allowed = limits.now_ms.saturating_sub(limits.timestamp_before_max_ms);
-    let latest_allowed = limits.now_ms.saturating_add(limits.timestamp_after_max_ms);
-    let early = times.earliest != NO_TIMESTAMP && times.earliest < earliest_allowed;
-    let late = times.latest != NO_TIMESTAMP && times.latest > latest_allowed;
-    if !limits.log_append_time && (early || late) {
-        return Err(Refusal::new(Refused::InvalidTimestamp, "Timestamp of message is out of range"));
-    }
-    Ok(())
 }

@@ -10,9 +10,9 @@ mod writelog;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use corelog::client::admin::NewTopic;
@@ -179,7 +179,12 @@ fn note(producer: &mut Producer, log: &File, acked: &mut Vec<Acked>) {
     let position = writelog::position(log).expect("the log's position");
     for ack in acks {
         for (i, tag) in ack.tags.iter().enumerate() {
-            acked.push(Acked { partition: ack.partition, offset: ack.base_offset + i as i64, tag: *tag, position });
+            acked.push(Acked {
+                partition: ack.partition,
+                offset: ack.base_offset + i as i64,
+                tag: *tag,
+                position,
+            });
         }
     }
 }
@@ -283,7 +288,8 @@ fn look(data_dir: &Path, acked: &[Acked], cut: u64, settings: &[&str]) -> Result
                 let value = record.value.unwrap_or_default();
                 let tag = u64::from_be_bytes(value[..8].try_into().expect("a tag"));
                 if value != value_of(tag, value.len() - 8) {
-                    wrong = Some(format!("partition {} offset {}: wrong bytes", record.partition, record.offset));
+                    wrong =
+                        Some(format!("partition {} offset {}: wrong bytes", record.partition, record.offset));
                 }
                 found.insert((record.partition, record.offset), tag);
                 if record.offset + 1 >= ranges[&record.partition].1 {
@@ -301,7 +307,10 @@ fn look(data_dir: &Path, acked: &[Acked], cut: u64, settings: &[&str]) -> Result
         let start = starts.get(&ack.partition).copied().unwrap_or(0);
         // What retention removed is gone on purpose.
         if ack.offset >= start && found.get(&(ack.partition, ack.offset)) != Some(&ack.tag) {
-            return Err(format!("partition {} offset {} was acked and is not there", ack.partition, ack.offset));
+            return Err(format!(
+                "partition {} offset {} was acked and is not there",
+                ack.partition, ack.offset
+            ));
         }
     }
     broker.kill();

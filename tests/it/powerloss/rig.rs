@@ -82,7 +82,10 @@ impl Rig {
             .args(["--blockdev", &format!("driver=file,node-name=disk,filename={}", disk.display())])
             .args(["--blockdev", &format!("driver=file,node-name=logf,filename={}", log.display())])
             .args(["--blockdev", "driver=blklogwrites,node-name=log,file=disk,log=logf,log-sector-size=512"])
-            .args(["--export", &format!("type=fuse,id=e0,node-name=log,mountpoint={},writable=on", export.display())]));
+            .args([
+                "--export",
+                &format!("type=fuse,id=e0,node-name=log,mountpoint={},writable=on", export.display()),
+            ]));
         let daemon = fs::read_to_string(&pid_file).expect("pid file").trim().parse().ok();
         let device = attach(&export);
         mount(&device, &mount_point);

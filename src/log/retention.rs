@@ -1,0 +1,170 @@
+//! What goes: whole segments that are older than the topic keeps, or more than it keeps; records that DeleteRecords names; logs of deleted
+//! topics. The log start is persisted in `state` before any file goes, and a file that is still read is closed only behind its last read.
+//!
+//! The file of a retired segment becomes the next segment's where one is wanted: its extents are written already. It is renamed, the directory
+//! synced, and its old header zeroed; until then the header names another ordinal than the file, so the file holds nothing.
+
+use super::format::{SEGMENT_HEADER_BYTES, index_name, segment_name};
+use super::segment::{Handle, Segment};
+use super::store::Ops;
+use super::store::background::close;
+use super::store::core::Core;
+use super::store::jobs::{Job, Kind, Step};
+use super::store::partition::{Log, Setup, mark_todo};
+use super::store::reads::Orphan;
+use crate::base::offset::Offset;
+use crate::io::{Mono, OpenMode};
+
+impl Log {
+    /// Behind the last record that retention lets go now.
+    fn expired(&self, now: Mono, wall_ms: i64) -> Offset {
+        let mut start = self.log_start_wanted;
+        if !self.config.delete {
+            return start;
+        }
+        let mut bytes: u64 = self.segments.iter().map(Segment::file_end).sum();
+        let candidates = self.segments.len().saturating_sub(1);
+        for segment in self.segments.iter().take(candidates).filter(|s| s.sealed) {
+            let size = segment.file_end();
+            let too_much =
+                self.config.retention_bytes >= 0 && bytes - size >= self.config.retention_bytes as u64;
+            if !(too_much || self.is_old(segment, now, wall_ms)) {
+                break;
+            }
+            bytes -= size;
+            start = start.max(segment.next_offset.min(self.high_watermark));
+        }
+        start
+    }
+
+    fn is_old(&self, segment: &Segment, now: Mono, wall_ms: i64) -> bool {
+        let keep = self.config.retention_ms;
+        if keep < 0 {
+            return false;
+        }
+        match segment.max_timestamp_ms() {
+            // No record has a timestamp: from the time it was begun, as this process knows it.
+            ..0 => now.since_ms(segment.created) > keep as u64,
+            newest => newest < wall_ms.saturating_sub(keep),
+        }
+    }
+
+    /// Raises the log start to what retention lets go.
+    pub(in crate::log) fn apply_retention(&mut self, core: &mut Core) {
+        let start = self.expired(core.now, core.wall_ms);
+        if start > self.log_start_wanted {
+            self.log_start_wanted = start;
+            self.state.wanted = true;
+            mark_todo(self, core);
+        }
+    }
+
+    /// The last segment holds only records that are old enough to go, and has its age: it should be rolled so that it can.
+    pub(in crate::log) fn should_roll_idle(&self, now: Mono, wall_ms: i64) -> bool {
+        let Some(last) = self.segments.back() else { return false };
+        let aged = now.since_ms(last.created) >= self.config.segment_ms;
+        let flushed = self.is_flushed() && !self.deleting;
+        self.config.delete && flushed && aged && !last.is_empty() && self.is_old(last, now, wall_ms)
+    }
+
+    /// Cuts the zeros behind the end of sealed segments.
+    pub(in crate::log) fn trim(&mut self, core: &mut Core) {
+        let index = self.index();
+        let mut jobs = 0;
+        if self.extending {
+            return;
+        }
+        for segment in self.segments.iter_mut().filter(|s| s.sealed && !s.trimmed) {
+            segment.trimmed = true;
+            let (Handle::Open(file), true) = (segment.handle, segment.writable) else { continue };
+            let (kind, steps) =
+                (Kind::Trim { ordinal: segment.ordinal }, [Step::Truncate(segment.file_end())]);
+            core.jobs.add(Job::new(index, kind, Some(file), steps));
+            jobs += 1;
+        }
+        if jobs > 0 {
+            self.jobs += jobs;
+            self.trims += jobs;
+            self.apply_retention(core);
+        }
+    }
+
+    /// Removes or recycles the files of segments that lie wholly before the persisted log start.
+    pub(in crate::log) fn retire(&mut self, core: &mut Core, ops: &mut Ops) {
+        while self.segments.len() > 1 {
+            let front = &self.segments[0];
+            if !(front.sealed && front.trimmed) || front.next_offset > self.log_start || self.trims > 0 {
+                return;
+            }
+            let Some(segment) = self.segments.pop_front() else { return };
+            if self.recycle(core, &segment) {
+                continue;
+            }
+            if let Handle::Open(file) = segment.handle {
+                match segment.readers {
+                    0 => close(core, file, ops),
+                    readers => core.orphans.push(Orphan { file, readers }),
+                }
+            }
+            let steps = [
+                Step::Remove(self.dir.join(segment_name(segment.ordinal))),
+                Step::Remove(self.dir.join(index_name(segment.ordinal))),
+                Step::SyncDir(self.dir.clone()),
+            ];
+            self.start(core, Job::new(self.index(), Kind::Retire, None, steps));
+        }
+    }
+
+    /// Makes the next segment's file of a retired one, if one is wanted and nothing can touch this file any more.
+    fn recycle(&mut self, core: &mut Core, segment: &Segment) -> bool {
+        let wanted = self.setup == Setup::Done && self.next.is_none() && self.preparing.is_none();
+        if !wanted || !segment.recyclable || segment.readers > 0 || core.stopping {
+            return false;
+        }
+        let zeroed = segment.file_end();
+        let ordinal = self.next_ordinal;
+        let (old, new) = (self.dir.join(segment_name(segment.ordinal)), self.dir.join(segment_name(ordinal)));
+        let mut steps = Vec::with_capacity(8);
+        steps.extend(segment.handle.file().map(Step::CloseOther));
+        steps.extend([
+            Step::Remove(self.dir.join(index_name(segment.ordinal))),
+            Step::Rename(old, new.clone()),
+            Step::SyncDir(self.dir.clone()),
+            Step::Open(new, OpenMode::Write),
+            Step::Write(vec![0; SEGMENT_HEADER_BYTES]),
+            Step::Flush,
+        ]);
+        self.preparing = Some(ordinal);
+        self.start(core, Job::new(self.index(), Kind::Prepare { ordinal, zeroed }, None, steps));
+        core.recycled += 1;
+        true
+    }
+
+    /// Removes everything of a deleted log once nothing of it is in flight.
+    pub(in crate::log) fn attend_deletion(&mut self, core: &mut Core) {
+        if !self.is_quiet() || self.removing {
+            return;
+        }
+        self.removing = true;
+        let mut steps = Vec::new();
+        if self.has_directory {
+            let files = self.segments.iter().filter_map(|s| s.handle.file());
+            steps.extend(files.chain(self.next.and_then(|n| n.file)).map(Step::CloseOther));
+            let ordinals = self.segments.iter().map(|s| s.ordinal);
+            for ordinal in ordinals.chain([self.next_ordinal]) {
+                steps.push(Step::Remove(self.dir.join(segment_name(ordinal))));
+                steps.push(Step::Remove(self.dir.join(index_name(ordinal))));
+            }
+            for name in ["state", "state.tmp", "producers", "producers.tmp"] {
+                steps.push(Step::Remove(self.dir.join(name)));
+            }
+            let topic = core.config.data_dir.join(self.key.topic.to_string());
+            steps.push(Step::RemoveDir { path: self.dir.clone(), shared: false });
+            steps.push(Step::SyncDir(topic.clone()));
+            steps.push(Step::RemoveDir { path: topic, shared: true });
+            steps.push(Step::SyncDir(core.config.data_dir.clone()));
+        }
+        self.tail.clear();
+        self.start(core, Job::new(self.index(), Kind::Delete, None, steps));
+    }
+}

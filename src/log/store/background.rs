@@ -1,0 +1,418 @@
+//! What happens around commits: making directories and files before they are needed, zeroing ahead, trimming and removing behind, `state`,
+//! idle files, deletion, the clean stop. [`Store::attend`] looks at one log and starts the jobs that are due; the end of a job, a roll, or a
+//! timer puts a log on the list of those to attend to. A log with nothing to do is on no list.
+
+use std::cmp::Reverse;
+
+use super::core::{Core, Pending};
+use super::jobs::{self, Job, Kind, Outcome, Step, replace_steps};
+use super::partition::{Log, Prepared, Setup, mark_dirty, mark_todo};
+use super::{Event, Ops, Store};
+use crate::io::buffer::Pool;
+use crate::io::{Done, Errno, FileId, Op, OpenMode};
+use crate::log::format::segment_name;
+use crate::log::segment::Handle;
+
+/// The flushed position is written down this long after the last append: while appends go on, each group header says it.
+const CHECKPOINT_MS: u64 = 1_000;
+
+/// Between two looks at the retention of all logs: Kafka's `log.retention.check.interval.ms`.
+pub(super) const SWEEP_MS: u64 = 300_000;
+
+/// Logs looked at in one turn.
+const SWEEP_LOGS_MAX: usize = 256;
+
+/// Files of a log that was neither read nor written for this long are closed.
+const IDLE_MS: u64 = 60_000;
+
+impl Store {
+    /// Runs due timers, starts and continues jobs.
+    pub(super) fn background(&mut self, pool: &mut Pool, ops: &mut Ops) {
+        let now = self.core.now;
+        while self.core.timers.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            let Some(Reverse((_, index))) = self.core.timers.pop() else { break };
+            let Store { logs, core, .. } = self;
+            if let Some(log) = logs[index as usize].log.as_deref_mut() {
+                log.timer(core);
+            }
+        }
+        self.sweep(pool);
+        let mut todo = std::mem::take(&mut self.core.todo);
+        for index in todo.drain(..) {
+            let Store { logs, core, .. } = self;
+            let Some(log) = logs[index as usize].log.as_deref_mut() else { continue };
+            log.is_todo = false;
+            log.attend(core, ops);
+        }
+        let added = std::mem::replace(&mut self.core.todo, todo);
+        self.core.todo.extend(added);
+        self.run_jobs(pool, ops);
+    }
+
+    /// A completion of a job's operation.
+    pub(super) fn job_done(&mut self, job: u32, write: Option<(u64, u32)>, done: Done, ops: &mut Ops) {
+        let core = &mut self.core;
+        if let Some((op, write)) = core.jobs.done(job, write, done) {
+            let tag = core.pending.insert(Pending::Job { job, write: Some(write) });
+            ops.push((op, tag));
+        }
+    }
+
+    /// Looks at the retention of all logs, a bounded number per turn.
+    fn sweep(&mut self, pool: &mut Pool) {
+        let now = self.core.now;
+        if self.core.sweep_at > now || self.core.stopping || self.logs.is_empty() {
+            return;
+        }
+        let stop = (self.core.sweep_next + SWEEP_LOGS_MAX).min(self.logs.len());
+        for index in self.core.sweep_next..stop {
+            let Some(log) = self.logs[index].log.as_deref() else { continue };
+            let rolls = log.should_roll_idle(now, self.core.wall_ms) && !self.core.uuids.is_empty();
+            let rolls = rolls && self.reserve(1, pool);
+            let Store { logs, core, .. } = self;
+            let Some(log) = logs[index].log.as_deref_mut().filter(|log| !log.deleting) else { continue };
+            log.producers.expire(core.wall_ms, log.config.producer_id_expiration_ms);
+            if rolls && log.roll(core) {
+                log.flush_now = true;
+                mark_dirty(log, core);
+                mark_todo(log, core);
+            }
+            log.apply_retention(core);
+        }
+        self.core.sweep_next = stop;
+        if stop == self.logs.len() {
+            self.core.sweep_next = 0;
+            self.core.sweep_at = now.plus_ms(SWEEP_MS);
+        }
+    }
+
+    fn run_jobs(&mut self, pool: &mut Pool, ops: &mut Ops) {
+        self.core.jobs.unpark(self.core.now);
+        // Jobs that run out of memory put themselves back: one pass.
+        let runnable = std::mem::take(&mut self.core.jobs.runnable);
+        for id in runnable {
+            let Some(index) = self.core.jobs.log_of(id) else { continue };
+            let Store { logs, core, .. } = self;
+            let Some(log) = logs[index as usize].log.as_deref_mut() else { continue };
+            match jobs::run(core, log, id, pool, ops) {
+                Outcome::Waits => {}
+                Outcome::Finished(job) => self.job_ended(job, None, ops),
+                Outcome::GivenUp(job, errno) => {
+                    tracing::warn!(kind = ?job.kind, %errno, "background work of a log was given up");
+                    self.job_ended(job, Some(errno), ops);
+                }
+                Outcome::Fatal(job, errno) => {
+                    tracing::error!(kind = ?job.kind, step = ?job.steps.front(), %errno, "background work failed");
+                    self.core.die_of("background work on a log", errno);
+                }
+            }
+        }
+    }
+
+    fn job_ended(&mut self, job: Job, failed: Option<Errno>, ops: &mut Ops) {
+        let Store { logs, core, .. } = self;
+        let Some(log) = logs[job.log as usize].log.as_deref_mut() else { return };
+        log.jobs -= 1;
+        core.no_space.retain(|index| *index != job.log);
+        match job.kind {
+            Kind::Directories => {
+                log.has_directory = true;
+                log.setup = Setup::State;
+                log.state.wanted = true;
+            }
+            Kind::State => log.state_written(core),
+            Kind::Prepare { ordinal, zeroed } => match (failed, job.file) {
+                (None, file) => log.prepared(Prepared { ordinal, file, zeroed }),
+                (Some(_), Some(file)) => close(core, file, ops),
+                (Some(_), None) => {}
+            },
+            Kind::Extend { ordinal, zeroed } => {
+                log.extending = false;
+                if let Some(segment) = log.segment_mut(ordinal) {
+                    segment.zeroed = segment.zeroed.max(zeroed);
+                }
+            }
+            Kind::OpenSegment { ordinal, writable } => {
+                if let (Some(file), Some(segment)) = (job.file, log.segment_mut(ordinal)) {
+                    segment.handle = Handle::Open(file);
+                    segment.writable = writable;
+                    core.events.push(Event::Opened(log.slot));
+                    log.arm_idle(core);
+                } else if let Some(file) = job.file {
+                    close(core, file, ops);
+                }
+            }
+            Kind::Delete => return self.forget(job.log),
+            Kind::Trim { .. } => log.trims -= 1,
+            Kind::Derived | Kind::CloseFiles | Kind::Retire => {}
+        }
+        mark_dirty(log, core);
+        mark_todo(log, core);
+    }
+
+    /// The last of a deleted log.
+    fn forget(&mut self, index: u32) {
+        let slot = &mut self.logs[index as usize];
+        if let Some(log) = slot.log.take() {
+            self.core.events.push(Event::Deleted(log.key));
+        }
+        slot.generation += 1;
+        self.free.push(index);
+    }
+}
+
+/// Closes a file that nothing uses any more.
+pub(in crate::log) fn close(core: &mut Core, file: FileId, ops: &mut Ops) {
+    let tag = core.pending.insert(Pending::Close);
+    ops.push((Op::CloseFile { file }, tag));
+}
+
+impl Log {
+    pub(in crate::log) fn start(&mut self, core: &mut Core, job: Job) {
+        self.jobs += 1;
+        core.jobs.add(job);
+    }
+
+    /// Starts what is due and does not run yet.
+    pub(super) fn attend(&mut self, core: &mut Core, ops: &mut Ops) {
+        if core.dead.is_some() {
+            return;
+        }
+        if self.deleting {
+            return self.attend_deletion(core);
+        }
+        if self.setup == Setup::Idle && !self.stage.stretches.is_empty() {
+            self.start_setup(core);
+        }
+        if self.state.wanted && !self.state.running && self.has_directory {
+            self.state.running = true;
+            self.state.wanted = false;
+            let steps = replace_steps(&self.dir, "state", Step::WriteState);
+            self.start(core, Job::new(self.index(), Kind::State, None, steps));
+        }
+        if self.has_directory && !matches!(self.setup, Setup::Idle | Setup::Directories) {
+            self.attend_files(core);
+            self.attend_zeros(core);
+        }
+        if let Some(ordinal) = self.open_wanted.take()
+            && self.segment(ordinal).is_some_and(|s| s.handle == Handle::Closed)
+        {
+            self.open_segment(core, ordinal, false);
+        }
+        self.trim(core);
+        self.retire(core, ops);
+        if core.stopping {
+            self.attend_stop(core);
+        }
+    }
+
+    fn start_setup(&mut self, core: &mut Core) {
+        let start = self.stage.stretches.front().and_then(|f| self.segment(f.ordinal)).map(|s| s.base_offset);
+        self.epochs.assign(self.leader_epoch, start.unwrap_or_default());
+        if self.has_directory {
+            self.setup = Setup::State;
+            self.state.wanted = true;
+            return;
+        }
+        self.setup = Setup::Directories;
+        let data = core.config.data_dir.clone();
+        let topic = data.join(self.key.topic.to_string());
+        let steps = [
+            Step::MakeDir(topic.clone()),
+            Step::SyncDir(data),
+            Step::MakeDir(self.dir.clone()),
+            Step::SyncDir(topic),
+        ];
+        self.start(core, Job::new(self.index(), Kind::Directories, None, steps));
+    }
+
+    /// `state` is on disk as it was when the job began to write it.
+    fn state_written(&mut self, core: &mut Core) {
+        self.state.running = false;
+        self.state.checkpointed = self.state.flushed;
+        if self.setup == Setup::State {
+            self.setup = Setup::Done;
+        }
+        if self.state.log_start > self.log_start {
+            self.log_start = self.state.log_start;
+            core.events.push(Event::LogStart(self.slot));
+        }
+        if self.log_start_wanted > self.log_start {
+            self.state.wanted = true;
+        }
+    }
+
+    /// Takes a file that is ready: for the segment that waits for it, or for the next one.
+    fn prepared(&mut self, prepared: Prepared) {
+        self.preparing = None;
+        match self.segment_mut(prepared.ordinal) {
+            Some(segment) => {
+                segment.handle = prepared.file.map_or(Handle::Closed, Handle::Open);
+                segment.writable = prepared.file.is_some();
+                segment.zeroed = prepared.zeroed;
+            }
+            None => self.next = Some(prepared),
+        }
+    }
+
+    /// Whether the next segment's file should be made now.
+    pub(super) fn wants_next(&self) -> bool {
+        let Some(active) = self.stage.active() else { return false };
+        self.next.is_none() && self.preparing.is_none() && active.end >= self.config.segment_bytes / 2
+    }
+
+    fn attend_files(&mut self, core: &mut Core) {
+        if let Some(next) = self.next
+            && self.segment(next.ordinal).is_some()
+        {
+            self.next = None;
+            self.prepared(next);
+        }
+        if self.preparing.is_some() {
+            return;
+        }
+        let front = self.stage.stretches.front().map_or(u64::MAX, |f| f.ordinal);
+        let waiting = self
+            .segments
+            .iter()
+            .find(|s| s.ordinal >= front && !(s.handle.file().is_some() && s.writable))
+            .map(|s| (s.ordinal, s.zeroed, s.handle));
+        match waiting {
+            Some((ordinal, 0, _)) => self.prepare(core, ordinal),
+            Some((ordinal, _, handle)) if handle != Handle::Opening && self.stage.bytes() > 0 => {
+                self.open_segment(core, ordinal, true);
+            }
+            Some(_) => {}
+            None if self.wants_next() && !core.stopping => self.prepare(core, self.next_ordinal),
+            None => {}
+        }
+    }
+
+    fn prepare(&mut self, core: &mut Core, ordinal: u64) {
+        self.preparing = Some(ordinal);
+        let staged = self.stage.stretches.iter().find(|s| s.ordinal == ordinal).map_or(0, |s| s.end);
+        let to = self.window.extend(staged, 0, self.config.segment_bytes, core.now);
+        let steps = [
+            Step::Open(self.dir.join(segment_name(ordinal)), OpenMode::Create),
+            Step::Allocate { from: 0, to },
+            Step::Zero { from: 0, to },
+            Step::Flush,
+            Step::SyncDir(self.dir.clone()),
+        ];
+        self.start(core, Job::new(self.index(), Kind::Prepare { ordinal, zeroed: to }, None, steps));
+    }
+
+    /// Opens the file of an existing segment.
+    pub(super) fn open_segment(&mut self, core: &mut Core, ordinal: u64, writable: bool) {
+        let path = self.dir.join(segment_name(ordinal));
+        let Some(segment) = self.segment_mut(ordinal) else { return };
+        segment.handle = Handle::Opening;
+        let mode = if writable { OpenMode::Write } else { OpenMode::Read };
+        let kind = Kind::OpenSegment { ordinal, writable };
+        self.start(core, Job::new(self.index(), kind, None, [Step::Open(path, mode)]));
+    }
+
+    /// Zeroes on where the staged end comes close to the zeroed one.
+    fn attend_zeros(&mut self, core: &mut Core) {
+        let Some(front) = self.stage.stretches.front().copied() else { return };
+        let Some(segment) = self.segment(front.ordinal) else { return };
+        let Some(file) = segment.handle.file() else { return };
+        let (zeroed, writable) = (segment.zeroed, segment.writable);
+        let idle = core.stopping && self.is_flushed();
+        if self.extending || idle || !writable || !self.window.is_due(front.end, zeroed) {
+            return;
+        }
+        let to = self.window.extend(front.end, zeroed, self.config.segment_bytes, core.now);
+        if to == zeroed {
+            return;
+        }
+        self.extending = true;
+        let steps = [Step::Allocate { from: zeroed, to }, Step::Zero { from: zeroed, to }, Step::Flush];
+        let kind = Kind::Extend { ordinal: front.ordinal, zeroed: to };
+        self.start(core, Job::new(self.index(), kind, Some(file), steps));
+    }
+
+    /// All writes are flushed.
+    pub(super) fn settled(&mut self, core: &mut Core) {
+        if self.stage.bytes() == 0 {
+            self.flush_now = false;
+            self.flush_at = None;
+            self.unflushed_bytes = 0;
+        }
+        if self.state.checkpoint_at.is_none() && self.has_unmarked() && !core.stopping {
+            let at = core.now.plus_ms(CHECKPOINT_MS);
+            self.state.checkpoint_at = Some(at);
+            core.timers.push(Reverse((at, self.index())));
+        }
+        self.arm_idle(core);
+        if core.stopping {
+            mark_todo(self, core);
+        }
+    }
+
+    /// The flushed position is not written down.
+    fn has_unmarked(&self) -> bool {
+        let mark = self.flush_mark();
+        mark.is_some() && mark != self.state.checkpointed
+    }
+
+    /// Sees to it that idle files get closed.
+    pub(super) fn arm_idle(&mut self, core: &mut Core) {
+        if self.idle_at.is_none() {
+            let at = core.now.plus_ms(IDLE_MS);
+            self.idle_at = Some(at);
+            core.timers.push(Reverse((at, self.index())));
+        }
+    }
+
+    /// A timer of this log: whatever of its deadlines has passed.
+    fn timer(&mut self, core: &mut Core) {
+        let now = core.now;
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush_at = None;
+            self.flush_now = !self.is_flushed();
+            mark_dirty(self, core);
+        }
+        if self.state.checkpoint_at.is_some_and(|at| at <= now) {
+            let quiet = self.used.plus_ms(CHECKPOINT_MS);
+            if quiet > now {
+                self.state.checkpoint_at = Some(quiet);
+                core.timers.push(Reverse((quiet, self.index())));
+            } else {
+                self.state.checkpoint_at = None;
+                self.state.wanted |= self.has_unmarked();
+                mark_todo(self, core);
+            }
+        }
+        if self.idle_at.is_some_and(|at| at <= now) {
+            self.idle(core);
+        }
+    }
+
+    /// Closes files that nothing has used for a while.
+    fn idle(&mut self, core: &mut Core) {
+        let now = core.now;
+        let idle_at = self.used.plus_ms(IDLE_MS);
+        if idle_at > now || !self.is_quiet() || !self.is_flushed() {
+            let at = idle_at.max(now.plus_ms(IDLE_MS / 4));
+            self.idle_at = Some(at);
+            core.timers.push(Reverse((at, self.index())));
+            return;
+        }
+        self.idle_at = None;
+        let mut steps = Vec::new();
+        for segment in &mut self.segments {
+            if let Handle::Open(file) = segment.handle {
+                steps.push(Step::CloseOther(file));
+                segment.handle = Handle::Closed;
+                segment.writable = false;
+            }
+        }
+        if let Some(next) = &mut self.next {
+            steps.extend(next.file.take().map(Step::CloseOther));
+        }
+        if !steps.is_empty() {
+            self.start(core, Job::new(self.index(), Kind::CloseFiles, None, steps));
+        }
+    }
+}

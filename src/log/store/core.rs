@@ -1,0 +1,226 @@
+//! What the logs of a store share: operations in flight, jobs, rounds, timers, lists of logs with work to do. Apart from the logs, so that a
+//! log and this can be borrowed at once.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use super::jobs::{Jobs, make_zeros};
+use super::reads::Orphan;
+use super::{Counters, Event, LogSlot, Planted, StoreConfig, Tag};
+use crate::base::ids::Uuid;
+use crate::io::buffer::{Block, BlockSlice, Pool};
+use crate::io::{Errno, FileId, Mono};
+use crate::log::commit::{Cover, Flush, Planner};
+
+/// Uuids kept at hand. Each roll takes one; a turn with more rolls than this makes some appends wait for the next.
+pub const UUIDS_KEPT: usize = 64;
+
+/// What an operation in flight was for.
+#[derive(Clone, Copy, Debug)]
+pub enum Pending {
+    Write(Write),
+    Flush {
+        round: usize,
+        flush: Flush,
+        attempts: u32,
+    },
+    Job {
+        job: u32,
+        write: Option<(u64, u32)>,
+    },
+    /// Closing a file: nothing follows.
+    Close,
+}
+
+/// A commit's write.
+#[derive(Clone, Copy, Debug)]
+pub struct Write {
+    pub log: u32,
+    /// In the log's ledger.
+    pub number: u64,
+    pub file: FileId,
+    pub offset: u64,
+    pub len: u32,
+    /// None outside rounds: the log's level does not wait for a flush.
+    pub round: Option<usize>,
+    pub dsync: bool,
+    pub attempts: u32,
+}
+
+/// Operations in flight, by tag: 20 bits of slot, 12 of generation.
+#[derive(Debug, Default)]
+pub struct PendingTable {
+    entries: Vec<(u16, Option<Pending>)>,
+    free: Vec<u32>,
+}
+
+const SLOT_BITS: u32 = 20;
+
+impl PendingTable {
+    pub fn insert(&mut self, what: Pending) -> Tag {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push((0, None));
+            self.entries.len() as u32 - 1
+        });
+        assert!(slot < 1 << SLOT_BITS, "operations in flight are bounded by jobs, rounds and blocks");
+        let entry = &mut self.entries[slot as usize];
+        entry.1 = Some(what);
+        Tag(u32::from(entry.0) << SLOT_BITS | slot)
+    }
+
+    pub fn take(&mut self, tag: Tag) -> Option<Pending> {
+        let slot = tag.0 & ((1 << SLOT_BITS) - 1);
+        let entry = self.entries.get_mut(slot as usize)?;
+        if u32::from(entry.0) != tag.0 >> SLOT_BITS {
+            return None;
+        }
+        let what = entry.1.take()?;
+        entry.0 = (entry.0 + 1) & 0xfff;
+        self.free.push(slot);
+        Some(what)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.len() == self.free.len()
+    }
+}
+
+/// A list of logs without duplicates; membership is a flag in the log.
+pub type LogList = Vec<u32>;
+
+pub struct Core {
+    pub config: StoreConfig,
+    pub counters: Counters,
+    pub events: Vec<Event>,
+    pub pending: PendingTable,
+    pub jobs: Jobs,
+    pub planner: Planner,
+    pub flushes: Vec<Flush>,
+    /// Staged bytes, or a flush that is due: the planner looks at these.
+    pub dirty: LogList,
+    /// Background work to start.
+    pub todo: LogList,
+    /// Written or in memory only, and not flushed: flushed early when memory is short.
+    pub lazy: LogList,
+    /// Wake-ups of logs; stale ones are recognised by the log.
+    pub timers: BinaryHeap<Reverse<(Mono, u32)>>,
+    pub uuids: Vec<Uuid>,
+    pub spare: Vec<Block>,
+    pub slices: Vec<(u64, u64, BlockSlice)>,
+    /// Logs in the order in which they started blocks: eviction goes round.
+    pub cached: VecDeque<u32>,
+    zeros: Option<BlockSlice>,
+    /// Retired files with reads in flight, and those whose last read is over.
+    pub orphans: Vec<Orphan>,
+    pub closing: Vec<FileId>,
+    /// Segment files that were made of retired ones.
+    pub recycled: u64,
+    /// The next look at all logs' retention, and the log at which it goes on.
+    pub sweep_at: Mono,
+    pub sweep_next: usize,
+    /// Logs that the clean stop still waits for.
+    pub stop_left: usize,
+    /// Why the log directory is dead.
+    pub dead: Option<String>,
+    pub disk_low: bool,
+    pub stopping: bool,
+    pub memory_short: bool,
+    pub now: Mono,
+    pub wall_ms: i64,
+    /// Logs that wait for space: appends to them are refused.
+    pub no_space: Vec<u32>,
+}
+
+impl Core {
+    pub fn new(config: StoreConfig) -> Core {
+        Core {
+            config,
+            counters: Counters::default(),
+            events: Vec::new(),
+            pending: PendingTable::default(),
+            jobs: Jobs::default(),
+            planner: Planner::default(),
+            flushes: Vec::new(),
+            dirty: Vec::new(),
+            todo: Vec::new(),
+            lazy: Vec::new(),
+            timers: BinaryHeap::new(),
+            uuids: Vec::new(),
+            spare: Vec::new(),
+            slices: Vec::new(),
+            cached: VecDeque::new(),
+            zeros: None,
+            orphans: Vec::new(),
+            closing: Vec::new(),
+            recycled: 0,
+            sweep_at: Mono(0),
+            sweep_next: 0,
+            stop_left: 0,
+            dead: None,
+            disk_low: false,
+            stopping: false,
+            memory_short: false,
+            now: Mono(0),
+            wall_ms: 0,
+            no_space: Vec::new(),
+        }
+    }
+
+    pub fn set_time(&mut self, now: Mono, wall_ms: i64) {
+        self.now = self.now.max(now);
+        self.wall_ms = wall_ms;
+    }
+
+    /// When the store has something to do by itself.
+    pub fn next_deadline(&self, has_logs: bool) -> Option<Mono> {
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let sweep = (has_logs && !self.stopping).then_some(self.sweep_at);
+        let work = !self.jobs.runnable.is_empty() || !self.todo.is_empty() || !self.closing.is_empty();
+        let soon = work.then(|| self.now.plus_ms(1));
+        [timer, sweep, soon, self.jobs.next_deadline()].into_iter().flatten().min()
+    }
+
+    pub fn is_planted(&self, bug: Planted) -> bool {
+        self.config.planted == Some(bug)
+    }
+
+    /// A block of zeros, made once.
+    pub fn zeros(&mut self, pool: &mut Pool) -> Option<BlockSlice> {
+        if self.zeros.is_none() {
+            self.zeros = Some(make_zeros(&mut pool.take()?));
+        }
+        self.zeros.clone()
+    }
+
+    pub fn no_space(&mut self, log: u32) {
+        if !self.no_space.contains(&log) {
+            tracing::warn!(log, "no space left for a log; appends to it are refused until there is");
+            self.no_space.push(log);
+        }
+    }
+
+    /// A write or flush failed: from now on no ack leaves this directory.
+    pub fn die(&mut self, reason: String) {
+        if self.dead.is_none() {
+            tracing::error!(reason, "log directory is dead");
+            self.events.push(Event::Dead(reason.clone()));
+            self.dead = Some(reason);
+        }
+    }
+
+    pub fn die_of(&mut self, what: &'static str, errno: Errno) {
+        self.die(format!("{what} failed: {errno}"));
+    }
+
+    pub fn event_high_watermark(&mut self, slot: LogSlot) {
+        self.events.push(Event::HighWatermark(slot));
+    }
+
+    /// Members of a flush's cover, by index in the round.
+    pub fn covers(cover: Cover, index: usize, shared: bool) -> bool {
+        match cover {
+            Cover::Sharing => shared,
+            Cover::Member(member) => member as usize == index,
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Background work as scripts. A job is a list of file operations, one behind the other, that ends with one call back into the store. All work
+//! besides commits runs this way: making directories and files, zeroing, replacing `state`, trimming, removing.
+//!
+//! A job that meets a full file system waits and goes on at the step where it stopped. Any other error of a job that the log's promise
+//! depends on makes the directory dead; a job for derived data (`is_derived`) is given up and logged.
+//!
+//! # Non-obvious
+//! - A step that needs a block runs only in `Store::turn`, which has the pool; completions just note that a job can go on.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use super::core::{Core, Pending};
+use super::partition::Log;
+use super::{Ops, Planted, Tag};
+use crate::base::limits::{ALIGN, BLOCK_BYTES};
+use crate::io::buffer::{Block, BlockSlice, Pool};
+use crate::io::{Done, Errno, FileId, Mono, Op, OpenMode, Payload, WriteSync};
+
+/// Jobs that run at once per shard; zeroing is not counted. Bounds what background work costs the foreground.
+pub const JOBS_RUNNING_MAX: usize = 32;
+
+/// 256 KiB writes of one zeroing job in flight: 1 MiB.
+const ZERO_WRITES_IN_FLIGHT_MAX: u32 = 4;
+
+/// How long a job waits for space, or for a transient error to pass, before it goes on.
+const RETRY_MS: u64 = 500;
+
+/// Transient results (EAGAIN, EINTR, no progress) of one operation before it counts as failed.
+pub const ATTEMPTS_MAX: u32 = 64;
+
+#[derive(Debug)]
+pub enum Step {
+    MakeDir(PathBuf),
+    SyncDir(PathBuf),
+    Open(PathBuf, OpenMode),
+    /// Reserves and zeroes a range of the job's file.
+    Allocate {
+        from: u64,
+        to: u64,
+    },
+    Zero {
+        from: u64,
+        to: u64,
+    },
+    /// Writes these bytes from position 0 on, padded with zeros to 4096.
+    Write(Vec<u8>),
+    /// As `Write`, the bytes being the log's state when the step begins.
+    WriteState,
+    Flush,
+    Truncate(u64),
+    Close,
+    CloseOther(FileId),
+    Rename(PathBuf, PathBuf),
+    /// A file that may be gone already.
+    Remove(PathBuf),
+    /// A directory that may be gone or, if it is shared, not empty.
+    RemoveDir {
+        path: PathBuf,
+        shared: bool,
+    },
+}
+
+/// What a job is for: decides what its end means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Directories,
+    Prepare { ordinal: u64, zeroed: u64 },
+    Extend { ordinal: u64, zeroed: u64 },
+    State,
+    Trim { ordinal: u64 },
+    OpenSegment { ordinal: u64, writable: bool },
+    Derived,
+    CloseFiles,
+    Retire,
+    Delete,
+}
+
+impl Kind {
+    /// Its loss costs time at the next start, nothing else.
+    fn is_derived(self) -> bool {
+        matches!(self, Kind::Derived | Kind::Trim { .. } | Kind::Retire | Kind::Delete)
+    }
+
+    fn counts(self) -> bool {
+        !matches!(self, Kind::Extend { .. } | Kind::OpenSegment { .. })
+    }
+}
+
+#[derive(Debug)]
+pub struct Job {
+    pub log: u32,
+    pub kind: Kind,
+    pub steps: VecDeque<Step>,
+    /// The file that steps work on.
+    pub file: Option<FileId>,
+    in_flight: u32,
+    /// Progress of a step that takes several operations.
+    at: u64,
+    error: Option<Errno>,
+    attempts: u32,
+}
+
+impl Job {
+    pub fn new(log: u32, kind: Kind, file: Option<FileId>, steps: impl IntoIterator<Item = Step>) -> Job {
+        let steps = steps.into_iter().collect();
+        Job { log, kind, steps, file, in_flight: 0, at: 0, error: None, attempts: 0 }
+    }
+}
+
+/// The steps that replace a small file: readers find the old one or the new one, whole.
+pub fn replace_steps(dir: &std::path::Path, name: &str, write: Step) -> [Step; 6] {
+    let (temporary, path) = (dir.join(format!("{name}.tmp")), dir.join(name));
+    [
+        Step::Open(temporary.clone(), OpenMode::Replace),
+        write,
+        Step::Flush,
+        Step::Close,
+        Step::Rename(temporary, path),
+        Step::SyncDir(dir.to_path_buf()),
+    ]
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Operations are in flight, or it waits for memory or time.
+    Waits,
+    Finished(Job),
+    /// Given up; it was only derived data.
+    GivenUp(Job, Errno),
+    Fatal(Job, Errno),
+}
+
+/// The jobs of a store.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    slots: Vec<Option<Job>>,
+    free: Vec<u32>,
+    /// Not started: too many run.
+    queue: VecDeque<Job>,
+    running: usize,
+    /// Whose last operation completed, or which wait for memory.
+    pub runnable: Vec<u32>,
+    /// Waiting for space or a transient error to pass.
+    parked: Vec<(Mono, u32)>,
+}
+
+impl Jobs {
+    pub fn add(&mut self, job: Job) {
+        if job.kind.counts() && self.running >= JOBS_RUNNING_MAX {
+            self.queue.push_back(job);
+        } else {
+            self.start(job);
+        }
+    }
+
+    fn start(&mut self, job: Job) {
+        self.running += usize::from(job.kind.counts());
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        self.slots[id as usize] = Some(job);
+        self.runnable.push(id);
+    }
+
+    /// When a parked job goes on.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.parked.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Makes parked jobs runnable whose time has come.
+    pub fn unpark(&mut self, now: Mono) {
+        let runnable = &mut self.runnable;
+        self.parked.retain(|(at, id)| {
+            let due = *at <= now;
+            if due {
+                runnable.push(*id);
+            }
+            !due
+        });
+    }
+
+    pub fn log_of(&self, id: u32) -> Option<u32> {
+        self.slots[id as usize].as_ref().map(|job| job.log)
+    }
+
+    fn remove(&mut self, id: u32) -> Job {
+        let job = self.slots[id as usize].take().expect("a job that runs");
+        self.free.push(id);
+        self.running -= usize::from(job.kind.counts());
+        if self.running < JOBS_RUNNING_MAX
+            && let Some(next) = self.queue.pop_front()
+        {
+            self.start(next);
+        }
+        job
+    }
+
+    /// A completion of one of the job's operations. `write` describes it if it was a write.
+    pub fn done(&mut self, id: u32, write: Option<(u64, u32)>, done: Done) -> Option<(Op, (u64, u32))> {
+        let job = self.slots[id as usize].as_mut().expect("a job with an operation in flight");
+        job.in_flight -= 1;
+        match (done.result, done.payload) {
+            (Ok(_), Payload::Opened(file)) => job.file = Some(file),
+            (Ok(bytes), Payload::Written(data)) => {
+                let (offset, len) = write.unwrap_or_default();
+                let rest = bytes as usize / ALIGN * ALIGN;
+                if bytes < len && job.attempts < ATTEMPTS_MAX {
+                    job.attempts += 1;
+                    job.in_flight += 1;
+                    let file = job.file.expect("a job that writes");
+                    let data = data.sub(rest..data.len());
+                    let write = (offset + rest as u64, data.len() as u32);
+                    return Some((Op::Write { file, offset: write.0, data, sync: WriteSync::No }, write));
+                }
+                if bytes < len {
+                    job.error = Some(Errno::IO);
+                }
+            }
+            (Ok(_), _) => {}
+            (Err(errno), _) => {
+                let step = job.steps.front();
+                if !step.is_some_and(|step| step.tolerates(errno)) {
+                    job.error = Some(errno);
+                }
+            }
+        }
+        if job.in_flight == 0 {
+            self.runnable.push(id);
+        }
+        None
+    }
+}
+
+impl Step {
+    fn tolerates(&self, errno: Errno) -> bool {
+        const NOTEMPTY: Errno = Errno(39);
+        match self {
+            Step::MakeDir(_) => errno == Errno::EXIST,
+            Step::Remove(_) => errno == Errno::NOENT,
+            Step::RemoveDir { shared, .. } => errno == Errno::NOENT || (*shared && errno == NOTEMPTY),
+            _ => false,
+        }
+    }
+}
+
+/// Runs a job as far as it gets without waiting.
+pub fn run(core: &mut Core, log: &mut Log, id: u32, pool: &mut Pool, ops: &mut Ops) -> Outcome {
+    loop {
+        let job = core.jobs.slots[id as usize].as_mut().expect("a job that is runnable");
+        if let Some(errno) = job.error.take() {
+            return failed(core, log, id, errno);
+        }
+        match advance(core, log, id, pool, ops) {
+            Advance::Wait => return Outcome::Waits,
+            Advance::NoMemory => {
+                core.jobs.runnable.push(id);
+                core.memory_short = true;
+                return Outcome::Waits;
+            }
+            Advance::Next => {
+                let job = core.jobs.slots[id as usize].as_mut().expect("a job that is runnable");
+                job.steps.pop_front();
+                job.at = 0;
+                job.attempts = 0;
+            }
+            Advance::End => return Outcome::Finished(core.jobs.remove(id)),
+        }
+    }
+}
+
+fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
+    const INTR: Errno = Errno(4);
+    let planted = core.is_planted(Planted::RetryAfterError);
+    let job = core.jobs.slots[id as usize].as_mut().expect("a job that failed");
+    job.attempts += 1;
+    job.at = 0;
+    let transient = matches!(errno, Errno::AGAIN | INTR) && job.attempts < ATTEMPTS_MAX;
+    let no_space = errno == Errno::NOSPC && !job.kind.is_derived() && !log.deleting;
+    if transient || no_space || planted {
+        let log = job.log;
+        core.jobs.parked.push((core.now.plus_ms(RETRY_MS), id));
+        if no_space {
+            core.no_space(log);
+        }
+        return Outcome::Waits;
+    }
+    let derived = job.kind.is_derived() || (errno == Errno::NOSPC && log.deleting);
+    let job = core.jobs.remove(id);
+    if derived { Outcome::GivenUp(job, errno) } else { Outcome::Fatal(job, errno) }
+}
+
+enum Advance {
+    Wait,
+    NoMemory,
+    Next,
+    End,
+}
+
+/// Starts or continues the job's first step.
+fn advance(core: &mut Core, log: &mut Log, id: u32, pool: &mut Pool, ops: &mut Ops) -> Advance {
+    let planted = core.is_planted(Planted::NoDirectorySync);
+    let job = core.jobs.slots[id as usize].as_mut().expect("a job that is runnable");
+    let started = job.at > 0;
+    let Some(step) = job.steps.front_mut() else { return Advance::End };
+    let file = job.file;
+    let op = match step {
+        Step::Zero { from, to } => {
+            let range = (*from + job.at, *to);
+            return zero(core, id, range, pool, ops);
+        }
+        Step::WriteState => {
+            *step = Step::Write(log.encode_state(core.config.directory));
+            return advance(core, log, id, pool, ops);
+        }
+        Step::Write(bytes) => {
+            let from = job.at as usize;
+            let Some(rest) = bytes.get(from..).filter(|rest| !rest.is_empty()) else { return Advance::Next };
+            let Some(mut block) = pool.take() else { return Advance::NoMemory };
+            let len = block.append(rest);
+            job.at += len as u64;
+            let op = write_op(file, from as u64, &mut block);
+            emit_write(core, id, op, ops);
+            return Advance::Wait;
+        }
+        Step::SyncDir(_) if planted => return Advance::Next,
+        _ if started => {
+            // The one operation of this step has completed.
+            if let Step::Close = step {
+                job.file = None;
+            }
+            return Advance::Next;
+        }
+        Step::MakeDir(path) => Op::MakeDir { path: path.clone() },
+        Step::SyncDir(path) => Op::SyncDir { path: path.clone() },
+        Step::Open(path, mode) => Op::OpenFile { path: path.clone(), mode: *mode },
+        Step::Allocate { from, to } => Op::Allocate { file: of(file), offset: *from, len: *to - *from },
+        Step::Flush => Op::Flush { file: of(file) },
+        Step::Truncate(len) => Op::Truncate { file: of(file), len: *len },
+        Step::Close => Op::CloseFile { file: of(file) },
+        Step::CloseOther(other) => Op::CloseFile { file: *other },
+        Step::Rename(from, to) => Op::Rename { from: from.clone(), to: to.clone() },
+        Step::Remove(path) => Op::RemoveFile { path: path.clone() },
+        Step::RemoveDir { path, .. } => Op::RemoveDir { path: path.clone() },
+    };
+    job.at = 1;
+    job.in_flight += 1;
+    let tag = core.pending.insert(Pending::Job { job: id, write: None });
+    ops.push((op, tag));
+    Advance::Wait
+}
+
+fn of(file: Option<FileId>) -> FileId {
+    file.expect("a step that works on the job's file")
+}
+
+fn write_op(file: Option<FileId>, offset: u64, block: &mut Block) -> Op {
+    Op::Write { file: of(file), offset, data: block.slice_padded(0), sync: WriteSync::No }
+}
+
+/// Submits the next writes of zeros of `range`.
+fn zero(core: &mut Core, id: u32, range: (u64, u64), pool: &mut Pool, ops: &mut Ops) -> Advance {
+    let (mut at, to) = range;
+    if at >= to {
+        return Advance::Next;
+    }
+    let Some(zeros) = core.zeros(pool) else { return Advance::NoMemory };
+    for _ in 0..ZERO_WRITES_IN_FLIGHT_MAX {
+        let len = (to - at).min(BLOCK_BYTES as u64);
+        if len == 0 {
+            break;
+        }
+        let job = core.jobs.slots[id as usize].as_mut().expect("a job that zeroes");
+        let data = zeros.sub(0..len as usize);
+        let op = Op::Write { file: of(job.file), offset: at, data, sync: WriteSync::No };
+        job.at += len;
+        at += len;
+        emit_write(core, id, op, ops);
+    }
+    Advance::Wait
+}
+
+fn emit_write(core: &mut Core, id: u32, op: Op, ops: &mut Ops) {
+    let Op::Write { offset, data, .. } = &op else { return };
+    let write = Some((*offset, data.len() as u32));
+    let job = core.jobs.slots[id as usize].as_mut().expect("a job that writes");
+    job.in_flight += 1;
+    let tag: Tag = core.pending.insert(Pending::Job { job: id, write });
+    ops.push((op, tag));
+}
+
+/// A shared slice of zeros, one block long.
+pub fn make_zeros(block: &mut Block) -> BlockSlice {
+    block.pad_to(BLOCK_BYTES);
+    block.slice(0..BLOCK_BYTES)
+}

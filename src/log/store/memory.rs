@@ -1,0 +1,85 @@
+//! Hot path. Blocks: from the pool, or out of the tail cache. Logs are asked in turn, each for its oldest block; a block goes only when it is
+//! flushed to its end. A reader that still holds a slice of it keeps the memory until it is done.
+
+use super::Store;
+use super::partition::mark_dirty;
+use crate::base::limits::BLOCK_BYTES;
+use crate::io::buffer::{Block, Pool};
+
+/// Logs asked for one block before the caller has to wait.
+const EVICT_ASKED_MAX: usize = 256;
+
+/// Blocks evicted at once: to get back under `tail_cache_bytes`, or to find one that no reader holds.
+const EVICT_PER_TURN_MAX: usize = 32;
+
+/// The partly filled block of a log that was used within this time is kept while memory is not short.
+const KEEP_PARTIAL_MS: u64 = 10_000;
+
+impl Store {
+    /// A block that nothing uses.
+    pub(super) fn take(&mut self, pool: &mut Pool) -> Option<Block> {
+        if let Some(block) = pool.take() {
+            return Some(block);
+        }
+        for _ in 0..EVICT_PER_TURN_MAX {
+            if !self.evict(0) {
+                break;
+            }
+            if let Some(block) = pool.take() {
+                return Some(block);
+            }
+        }
+        self.core.memory_short = true;
+        None
+    }
+
+    /// Evicts one block, if one may go. Partly filled ones only of logs that were not used for `keep_ms`.
+    fn evict(&mut self, keep_ms: u64) -> bool {
+        for _ in 0..self.core.cached.len().min(EVICT_ASKED_MAX) {
+            let Some(index) = self.core.cached.pop_front() else { return false };
+            let Some(log) = self.logs[index as usize].log.as_deref_mut() else { continue };
+            if log.tail.blocks() == 0 {
+                continue;
+            }
+            let partial = log.is_flushed() && self.core.now.since_ms(log.used) >= keep_ms;
+            if log.tail.evict(log.ledger.durable().place, partial) {
+                return true;
+            }
+            self.core.cached.push_back(index);
+        }
+        false
+    }
+
+    /// Once per turn: keeps the tail cache at its size, and flushes what is only written or in memory if blocks ran out.
+    pub(super) fn relieve(&mut self) {
+        let limit = self.core.config.tail_cache_bytes / BLOCK_BYTES;
+        for _ in 0..EVICT_PER_TURN_MAX {
+            if self.core.cached.len() <= limit || !self.evict(KEEP_PARTIAL_MS) {
+                break;
+            }
+        }
+        if !std::mem::take(&mut self.core.memory_short) {
+            return;
+        }
+        let Store { logs, core, .. } = self;
+        let mut lazy = std::mem::take(&mut core.lazy);
+        lazy.retain(|index| {
+            let Some(log) = logs[*index as usize].log.as_deref_mut() else { return false };
+            log.is_lazy = !log.is_flushed();
+            if log.is_lazy {
+                log.flush_now = true;
+                mark_dirty(log, core);
+            }
+            log.is_lazy
+        });
+        core.lazy = lazy;
+    }
+
+    /// Evicts all flushed blocks of a log.
+    #[cfg(test)]
+    pub(in crate::log) fn evict_all_of(&mut self, slot: super::LogSlot) {
+        if let Some((log, _)) = self.log_and_core(slot) {
+            while log.tail.evict(log.ledger.durable().place, true) {}
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The store over the simulated seam: durability, placement, reads, rolls, space, stop.
+
+use super::rig::{Model, Rig, batch, config, key};
+use crate::base::offset::Offset;
+use crate::io::sim::Faults;
+use crate::log::store::{Durability, LogConfig};
+
+#[test]
+fn an_ack_means_that_the_bytes_are_flushed() {
+    let mut rig = Rig::new(1, Faults::none());
+    let slot = rig.store.create(key(0), config());
+    let path = format!("{}/{}/0/0000000000.seg", super::rig::DATA, key(0).topic);
+    for name in 0..20 {
+        let sent = batch(name, 3, 700);
+        let appended = rig.produce(slot, &sent);
+        assert_eq!(appended.base_offset, Offset(name as i64 * 3));
+        let found = rig.world.find_flushed(path.as_ref(), 0, &sent[21..]);
+        assert!(found.is_some(), "batch {name} is flushed when it is acked");
+    }
+}
+
+#[test]
+fn what_was_appended_is_read_from_the_tail_and_from_disk() {
+    let mut rig = Rig::new(2, Faults::calm());
+    let slot = rig.store.create(key(0), LogConfig { segment_bytes: 8 << 20, ..config() });
+    let mut model = Model::default();
+    for name in 0..300 {
+        let sent = batch(name, 1 + name as usize % 7, 10 + (name as usize * 977) % 6000);
+        let appended = rig.append_patiently(slot, &sent);
+        model.add(&appended, &sent);
+        if name % 9 == 0 {
+            rig.turn();
+        }
+    }
+    assert!(rig.run(10_000, |rig| rig.high_watermark(slot) == rig.store.bounds(slot).log_end.get()));
+    for bytes_max in [1, 5000, 100_000, 1 << 20] {
+        rig.check_all(slot, &model, bytes_max);
+    }
+    let hits = rig.store.counters().tail_hit_bytes_total;
+    rig.cold_only(slot);
+    for bytes_max in [1, 5000, 100_000, 1 << 20] {
+        rig.check_all(slot, &model, bytes_max);
+    }
+    assert_eq!(rig.store.counters().tail_hit_bytes_total, hits);
+    // The log goes on behind an evicted block.
+    for name in 300..400 {
+        let sent = batch(name, 2, 500);
+        let appended = rig.produce(slot, &sent);
+        model.add(&appended, &sent);
+    }
+    rig.check_all(slot, &model, 70_000);
+    rig.cold_only(slot);
+    rig.check_all(slot, &model, 70_000);
+}
+
+#[test]
+fn segments_roll_and_reads_cross_them() {
+    let mut rig = Rig::new(3, Faults::calm());
+    let slot = rig.store.create(key(0), LogConfig { segment_bytes: 300_000, ..config() });
+    let mut model = Model::default();
+    for name in 0..400 {
+        let sent = batch(name, 4, 1200);
+        let appended = rig.append_patiently(slot, &sent);
+        model.add(&appended, &sent);
+        if name % 5 == 0 {
+            rig.turn();
+        }
+    }
+    assert!(rig.run(20_000, |rig| rig.high_watermark(slot) == rig.store.bounds(slot).log_end.get()));
+    assert!(rig.store.describe(slot).segments.len() > 6);
+    rig.check_all(slot, &model, 200_000);
+    rig.cold_only(slot);
+    rig.check_all(slot, &model, 200_000);
+}
+
+#[test]
+fn every_level_reaches_its_watermark_and_is_flushed_in_time() {
+    for durability in [Durability::Durable, Durability::Written, Durability::Memory] {
+        let mut rig = Rig::new(4, Faults::none());
+        let slot = rig.store.create(key(0), LogConfig { durability, ..config() });
+        let mut model = Model::default();
+        for name in 0..50 {
+            let sent = batch(name, 2, 3000);
+            let appended = rig.produce(slot, &sent);
+            model.add(&appended, &sent);
+            rig.check_all(slot, &model, 50_000);
+        }
+        assert!(rig.run(1000, |rig| rig.durable(slot) == Offset(100)), "{durability:?} is flushed");
+        rig.cold_only(slot);
+        rig.check_all(slot, &model, 50_000);
+    }
+}
+
+#[test]
+fn a_clean_stop_ends() {
+    for durability in [Durability::Durable, Durability::Written, Durability::Memory] {
+        let mut rig = Rig::new(5, Faults::none());
+        let slots: Vec<_> =
+            (0..5).map(|i| rig.store.create(key(i), LogConfig { durability, ..config() })).collect();
+        for name in 0..40 {
+            rig.append_patiently(slots[name as usize % 4], &batch(name, 2, 3000));
+        }
+        rig.stop();
+        assert_eq!(rig.durable(slots[0]), Offset(20));
+    }
+}
+
+#[test]
+fn a_deleted_log_leaves_nothing() {
+    let mut rig = Rig::new(6, Faults::none());
+    let slot = rig.store.create(key(0), LogConfig { segment_bytes: 100_000, ..config() });
+    for name in 0..100 {
+        rig.produce(slot, &batch(name, 2, 3000));
+    }
+    let other = rig.store.create(key(1), config());
+    rig.store.delete(slot);
+    rig.store.delete(other);
+    let gone = [crate::log::store::Event::Deleted(key(0)), crate::log::store::Event::Deleted(key(1))];
+    assert!(rig.run(5000, |rig| gone.iter().all(|event| rig.events.contains(event))));
+    let left = rig.io.list_dir(super::rig::DATA.as_ref()).expect("the data directory");
+    assert_eq!(left, []);
+}

@@ -1,0 +1,185 @@
+//! A Kafka client of the simulated world: real frames over a [`SimConn`], never blocking. It keeps one connection, several
+//! requests in flight, and reports what became of each: an answer, or *unknown* when the connection broke.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use corelog::io::sim::{ClientRead, SimConn, World};
+use corelog::wire::msg::{
+    Bytes, Call, CreateTopicsRequest, DeleteRecordsRequest, FetchRequest, InitProducerIdRequest,
+    ProduceRequest, create_topics_request, decode_response, delete_records_request, encode_request,
+    fetch_request, produce_request, response_correlation_id,
+};
+
+pub struct Client {
+    world: World,
+    addr: SocketAddr,
+    conn: Option<SimConn>,
+    /// Request bytes that the socket has not taken.
+    out: Vec<u8>,
+    /// Response bytes that are not yet a frame.
+    partial: Vec<u8>,
+    next_correlation: i32,
+    waiting: BTreeMap<i32, u64>,
+    /// A client that does not read its responses for a while.
+    pub deaf: bool,
+}
+
+/// What became of a request, by the caller's name for it.
+pub enum Answer {
+    Frame(u64, Bytes),
+    /// The connection broke: it may have been carried out or not.
+    Unknown(u64),
+}
+
+impl Client {
+    pub fn new(world: &World, addr: SocketAddr) -> Client {
+        Client {
+            world: world.clone(),
+            addr,
+            conn: None,
+            out: Vec::new(),
+            partial: Vec::new(),
+            next_correlation: 0,
+            waiting: BTreeMap::new(),
+            deaf: false,
+        }
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Sends a request under the caller's name for it; false without a connection.
+    pub fn send<R: Call>(&mut self, name: u64, version: i16, request: &R) -> bool {
+        if self.conn.is_none() {
+            self.conn = self.world.connect(self.addr).ok();
+        }
+        if self.conn.is_none() {
+            return false;
+        }
+        self.next_correlation += 1;
+        encode_request(&mut self.out, self.next_correlation, Some("sim"), version, request)
+            .expect("a valid request");
+        self.waiting.insert(self.next_correlation, name);
+        true
+    }
+
+    /// Moves bytes in both directions and returns what came of it.
+    pub fn turn(&mut self) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        let Some(conn) = &self.conn else { return answers };
+        let taken = conn.send(&self.out);
+        self.out.drain(..taken);
+        let mut open = true;
+        while !self.deaf && open {
+            match conn.recv(usize::MAX) {
+                ClientRead::Bytes(bytes) => self.partial.extend(bytes),
+                ClientRead::Nothing => break,
+                ClientRead::End | ClientRead::Reset => open = false,
+            }
+        }
+        while let Some(frame) = self.frame() {
+            let correlation = response_correlation_id(&frame).expect("four bytes");
+            match self.waiting.remove(&correlation) {
+                Some(name) => answers.push(Answer::Frame(name, frame)),
+                None => self.world.fail(format_args!("a response to {correlation}, which nobody asked")),
+            }
+        }
+        if !open {
+            answers.extend(self.disconnect());
+        }
+        answers
+    }
+
+    fn frame(&mut self) -> Option<Bytes> {
+        let len = u32::from_be_bytes(self.partial.get(..4)?.try_into().ok()?) as usize;
+        let frame = Bytes::copy_from_slice(self.partial.get(4..4 + len)?);
+        self.partial.drain(..4 + len);
+        Some(frame)
+    }
+
+    /// Drops the connection: all that waits is unknown.
+    pub fn disconnect(&mut self) -> Vec<Answer> {
+        self.conn = None;
+        self.out.clear();
+        self.partial.clear();
+        std::mem::take(&mut self.waiting).into_values().map(Answer::Unknown).collect()
+    }
+}
+
+pub const PRODUCE: i16 = 9;
+pub const FETCH: i16 = 11;
+pub const CREATE_TOPICS: i16 = 5;
+pub const INIT_PRODUCER_ID: i16 = 2;
+pub const DELETE_RECORDS: i16 = 2;
+
+pub fn answer<R: Call>(frame: &Bytes, version: i16) -> R::Response {
+    decode_response::<R>(frame.clone(), version).expect("a response of that version")
+}
+
+pub fn produce(topic: &str, partition: i32, batch: &[u8], acks: i16) -> ProduceRequest {
+    let mut data = produce_request::PartitionProduceData::default();
+    data.index = partition;
+    data.records = Some(Bytes::copy_from_slice(batch));
+    let mut of_topic = produce_request::TopicProduceData::default();
+    of_topic.name = topic.to_string().into();
+    of_topic.partition_data = vec![data];
+    let mut request = ProduceRequest::default();
+    request.acks = acks;
+    request.timeout_ms = 30_000;
+    request.topic_data = vec![of_topic];
+    request
+}
+
+pub fn fetch(topic: &str, partition: i32, from: i64, max_bytes: i32, max_wait_ms: i32) -> FetchRequest {
+    let mut wanted = fetch_request::FetchPartition::default();
+    wanted.partition = partition;
+    wanted.fetch_offset = from;
+    wanted.partition_max_bytes = max_bytes;
+    let mut of_topic = fetch_request::FetchTopic::default();
+    of_topic.topic = topic.to_string().into();
+    of_topic.partitions = vec![wanted];
+    let mut request = FetchRequest::default();
+    request.max_wait_ms = max_wait_ms;
+    request.min_bytes = 1;
+    request.max_bytes = max_bytes;
+    request.topics = vec![of_topic];
+    request
+}
+
+pub fn create_topic(topic: &str, partitions: i32, configs: &[(&str, String)]) -> CreateTopicsRequest {
+    let mut creatable = create_topics_request::CreatableTopic::default();
+    creatable.name = topic.to_string().into();
+    creatable.num_partitions = partitions;
+    creatable.replication_factor = 1;
+    for (key, value) in configs {
+        let mut config = create_topics_request::CreatableTopicConfig::default();
+        config.name = key.to_string().into();
+        config.value = Some(value.clone().into());
+        creatable.configs.push(config);
+    }
+    let mut request = CreateTopicsRequest::default();
+    request.timeout_ms = 30_000;
+    request.topics = vec![creatable];
+    request
+}
+
+pub fn init_producer_id() -> InitProducerIdRequest {
+    let mut request = InitProducerIdRequest::default();
+    request.transaction_timeout_ms = 60_000;
+    request
+}
+
+pub fn delete_records(topic: &str, partition: i32, offset: i64) -> DeleteRecordsRequest {
+    let mut of_partition = delete_records_request::DeleteRecordsPartition::default();
+    of_partition.partition_index = partition;
+    of_partition.offset = offset;
+    let mut of_topic = delete_records_request::DeleteRecordsTopic::default();
+    of_topic.name = topic.to_string().into();
+    of_topic.partitions = vec![of_partition];
+    let mut request = DeleteRecordsRequest::default();
+    request.timeout_ms = 30_000;
+    request.topics = vec![of_topic];
+    request
+}
