@@ -19,12 +19,15 @@ use crate::client::admin::NewTopic;
 use crate::client::cluster::Cluster;
 use crate::client::settings::{Acks, Settings};
 use crate::loadgen::durability;
-use crate::loadgen::ledger::{self, History, Verdict, Watch};
+use crate::loadgen::ledger::{self, History, Ledger, Verdict, Watch};
 use broker::ChildBroker;
 use input::Input;
 
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 4;
+
+/// How long a producer retries: a restart takes a second or so.
+const PRODUCER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Marks a directory as the demo's own, to be emptied without asking.
 const MARKER: &str = "made-by-corelog-demo";
@@ -81,6 +84,7 @@ fn tell(args: &DemoArgs, input: &Input) -> Outcome {
         acks: Acks::All,
         idempotent: true,
         batch_bytes: 32 * 1024,
+        delivery_timeout: PRODUCER_PATIENCE,
         ..Settings::default()
     };
     let mut cluster = Cluster::new(settings.clone());
@@ -101,7 +105,7 @@ fn tell(args: &DemoArgs, input: &Input) -> Outcome {
         watch.stop.store(killed.is_err() || input.total().is_none() || interrupt::asked(), Ordering::Relaxed);
         killed
     });
-    let killed = killed?;
+    let killed = killed.map_err(|failure| explain(failure, &ledgers))?;
     if let Some(error) = ledgers.iter().find_map(|l| l.error.clone()) {
         return Err(error.into());
     }
@@ -152,7 +156,7 @@ fn kill_in_the_middle(
     progress.show(|| "killed: starting again".to_string());
     let broker = ChildBroker::start(&args.data_dir, address)?;
     let everything = input.total().is_some_and(|total| acked >= total);
-    let resumed = everything || ledger::wait_for_acks(watch, acked + 1, Duration::from_secs(20));
+    let resumed = everything || ledger::wait_for_acks(watch, acked + 1, PRODUCER_PATIENCE);
     let outage = killed_at.elapsed();
     if !resumed && !interrupt::asked() {
         let found = "the producers got no ack within 20 s of the restart";
@@ -175,6 +179,14 @@ fn kill_in_the_middle(
         });
     }
     Ok(Killed { acked, seconds, outage, broker })
+}
+
+/// Adds what the producers heard last to a failure of the broker.
+fn explain(mut failure: Failure, ledgers: &[Ledger]) -> Failure {
+    if let Some(error) = ledgers.iter().find_map(|l| l.error.as_ref()) {
+        failure.error.found = format!("{}; a producer says: {error}", failure.error.found);
+    }
+    failure
 }
 
 fn conclude(verdict: &Verdict) -> Outcome {
