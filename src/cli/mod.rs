@@ -19,6 +19,7 @@ mod consume;
 mod consume_from;
 mod demo;
 mod interrupt;
+mod log;
 mod produce;
 mod serve;
 mod topic;
@@ -57,6 +58,9 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Print records of a topic
     Consume(consume::ConsumeArgs),
+    /// Look at the files of a data directory
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Measure a broker under load
     Bench(bench::BenchArgs),
     /// Measure what this machine allows
@@ -81,6 +85,7 @@ fn run(command: Command) -> Outcome {
         Command::Topic(command) => topic::run(command),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
+        Command::Log(command) => log::run(&command),
         Command::Bench(args) => bench::run(&args),
         Command::Calibrate(command) => calibrate::run(&command),
         Command::Version(args) => version::run(&args),
