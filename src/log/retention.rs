@@ -23,8 +23,7 @@ impl Log {
             return start;
         }
         let mut bytes: u64 = self.segments.iter().map(Segment::file_end).sum();
-        let candidates = self.segments.len().saturating_sub(1);
-        for segment in self.segments.iter().take(candidates).filter(|s| s.sealed) {
+        for segment in self.segments.iter().take_while(|s| self.is_over(s)) {
             let size = segment.file_end();
             let too_much =
                 self.config.retention_bytes >= 0 && bytes - size >= self.config.retention_bytes as u64;
@@ -35,6 +34,11 @@ impl Log {
             start = start.max(segment.next_offset.min(self.high_watermark));
         }
         start
+    }
+
+    /// Its successor's header is flushed: the log goes on without it.
+    fn is_over(&self, segment: &Segment) -> bool {
+        segment.sealed && segment.ordinal < self.ledger.durable().place.ordinal
     }
 
     fn is_old(&self, segment: &Segment, now: Mono, wall_ms: i64) -> bool {
@@ -67,25 +71,25 @@ impl Log {
         self.config.delete && flushed && aged && !last.is_empty() && self.is_old(last, now, wall_ms)
     }
 
-    /// Cuts the zeros behind the end of sealed segments.
-    pub(in crate::log) fn trim(&mut self, core: &mut Core) {
-        let index = self.index();
-        let mut jobs = 0;
+    /// Finishes sealed segments: cuts the zeros behind their end, writes index and producers snapshot.
+    pub(in crate::log) fn finish_sealed(&mut self, core: &mut Core) {
         if self.extending {
             return;
         }
-        for segment in self.segments.iter_mut().filter(|s| s.sealed && !s.trimmed) {
+        while let Some(segment) = self.segments.iter_mut().find(|s| s.sealed && !s.trimmed) {
             segment.trimmed = true;
-            let (Handle::Open(file), true) = (segment.handle, segment.writable) else { continue };
-            let (kind, steps) =
-                (Kind::Trim { ordinal: segment.ordinal }, [Step::Truncate(segment.file_end())]);
-            core.jobs.add(Job::new(index, kind, Some(file), steps));
-            jobs += 1;
-        }
-        if jobs > 0 {
-            self.jobs += jobs;
-            self.trims += jobs;
+            let (ordinal, end) = (segment.ordinal, segment.file_end());
+            if let Some(file) = segment.handle.file().filter(|_| segment.writable) {
+                self.trims += 1;
+                let job = Job::new(self.index(), Kind::Trim { ordinal }, Some(file), [Step::Truncate(end)]);
+                self.start(core, job);
+            }
+            self.write_index(core, ordinal);
             self.apply_retention(core);
+        }
+        let wanted = !self.snapshotting && self.segments.iter().rev().skip(1).all(|s| s.sealed);
+        if let Some(bytes) = self.snapshot.take_if(|_| wanted) {
+            self.write_snapshot(core, bytes);
         }
     }
 
@@ -93,7 +97,8 @@ impl Log {
     pub(in crate::log) fn retire(&mut self, core: &mut Core, ops: &mut Ops) {
         while self.segments.len() > 1 {
             let front = &self.segments[0];
-            if !(front.sealed && front.trimmed) || front.next_offset > self.log_start || self.trims > 0 {
+            if !(self.is_over(front) && front.trimmed) || front.next_offset > self.log_start || self.trims > 0
+            {
                 return;
             }
             let Some(segment) = self.segments.pop_front() else { return };

@@ -430,9 +430,7 @@ impl Store {
         self.core.now = self.core.now.max(now);
         match self.core.pending.take(tag) {
             Some(Pending::Write(write)) => self.write_done(write, done, ops),
-            Some(Pending::Flush { round, flush, attempts }) => {
-                self.flush_done(round, flush, attempts, &done, ops);
-            }
+            Some(Pending::Flush { round, flush }) => self.flush_done(round, flush, &done, ops),
             Some(Pending::Job { job, write }) => self.job_done(job, write, done, ops),
             Some(Pending::Close) => {}
             None => debug_assert!(false, "a completion without an operation"),
@@ -462,6 +460,11 @@ impl Store {
     /// Commit, flush and tail counters; the shard adds them to its own.
     pub fn counters(&self) -> &Counters {
         &self.core.counters
+    }
+
+    /// Segment files that were made of retired ones.
+    pub fn recycled(&self) -> u64 {
+        self.core.recycled
     }
 
     pub fn describe(&self, slot: LogSlot) -> Description {

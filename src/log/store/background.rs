@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 
 use super::core::{Core, Pending};
+use super::flow::progress;
 use super::jobs::{self, Job, Kind, Outcome, Step, replace_steps};
 use super::partition::{Log, Prepared, Setup, mark_dirty, mark_todo};
 use super::{Event, Ops, Store};
@@ -73,7 +74,7 @@ impl Store {
             let Some(log) = logs[index].log.as_deref_mut().filter(|log| !log.deleting) else { continue };
             log.producers.expire(core.wall_ms, log.config.producer_id_expiration_ms);
             if rolls && log.roll(core) {
-                log.flush_now = true;
+                progress(log, core);
                 mark_dirty(log, core);
                 mark_todo(log, core);
             }
@@ -144,6 +145,7 @@ impl Store {
             }
             Kind::Delete => return self.forget(job.log),
             Kind::Trim { .. } => log.trims -= 1,
+            Kind::Snapshot => log.snapshotting = false,
             Kind::Derived | Kind::CloseFiles | Kind::Retire => {}
         }
         mark_dirty(log, core);
@@ -199,7 +201,7 @@ impl Log {
         {
             self.open_segment(core, ordinal, false);
         }
-        self.trim(core);
+        self.finish_sealed(core);
         self.retire(core, ops);
         if core.stopping {
             self.attend_stop(core);

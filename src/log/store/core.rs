@@ -15,6 +15,9 @@ use crate::log::commit::{Cover, Flush, Planner};
 /// Uuids kept at hand. Each roll takes one; a turn with more rolls than this makes some appends wait for the next.
 pub const UUIDS_KEPT: usize = 64;
 
+/// Blocks set aside for background work.
+const JOB_BLOCKS: usize = 1;
+
 /// What an operation in flight was for.
 #[derive(Clone, Copy, Debug)]
 pub enum Pending {
@@ -22,7 +25,6 @@ pub enum Pending {
     Flush {
         round: usize,
         flush: Flush,
-        attempts: u32,
     },
     Job {
         job: u32,
@@ -110,6 +112,7 @@ pub struct Core {
     /// Logs in the order in which they started blocks: eviction goes round.
     pub cached: VecDeque<u32>,
     zeros: Option<BlockSlice>,
+    job_blocks: Vec<Block>,
     /// Retired files with reads in flight, and those whose last read is over.
     pub orphans: Vec<Orphan>,
     pub closing: Vec<FileId>,
@@ -150,6 +153,7 @@ impl Core {
             slices: Vec::new(),
             cached: VecDeque::new(),
             zeros: None,
+            job_blocks: Vec::new(),
             orphans: Vec::new(),
             closing: Vec::new(),
             recycled: 0,
@@ -182,6 +186,22 @@ impl Core {
 
     pub fn is_planted(&self, bug: Planted) -> bool {
         self.config.planted == Some(bug)
+    }
+
+    /// Sets aside what background work needs: staged bytes may wait for it, so it must not wait for their blocks.
+    pub fn reserve_for_jobs(&mut self, pool: &mut Pool) -> bool {
+        while self.job_blocks.len() < JOB_BLOCKS {
+            match pool.take() {
+                Some(block) => self.job_blocks.push(block),
+                None => return false,
+            }
+        }
+        self.zeros(pool).is_some()
+    }
+
+    /// A block for a job to write from.
+    pub fn job_block(&mut self, pool: &mut Pool) -> Option<Block> {
+        self.job_blocks.pop().or_else(|| pool.take())
     }
 
     /// A block of zeros, made once.

@@ -85,6 +85,9 @@ pub struct Log {
     pub leader_epoch: LeaderEpoch,
     pub epochs: EpochCache,
     pub producers: Producers,
+    /// The `producers` file as of the last roll, to be written once that is flushed; and whether a job writes one.
+    pub snapshot: Option<Vec<u8>>,
+    pub snapshotting: bool,
     pub generation: u32,
     pub segments: VecDeque<Segment>,
     pub next_ordinal: u64,
@@ -124,7 +127,7 @@ pub struct Log {
     pub idle_at: Option<Mono>,
     /// Segment that a read waits for to be opened.
     pub open_wanted: Option<u64>,
-    /// Trims in flight: their files stay open.
+    /// Jobs that finish sealed segments: until they are through no segment is retired.
     pub trims: u32,
     /// The job that removes everything runs.
     pub removing: bool,
@@ -145,6 +148,8 @@ impl Log {
             leader_epoch: LeaderEpoch(0),
             epochs: EpochCache::default(),
             producers: Producers::default(),
+            snapshot: None,
+            snapshotting: false,
             generation: 1,
             segments: VecDeque::new(),
             next_ordinal: 0,
@@ -294,6 +299,7 @@ impl Log {
             return PrevEnd { next_offset, ..PrevEnd::default() };
         };
         if let Some(active) = active {
+            self.snapshot = Some(self.producers.encode(active.next_offset));
             last.end = active.end;
             last.next_offset = active.next_offset;
             last.check = check;

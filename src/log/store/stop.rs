@@ -83,9 +83,15 @@ impl Log {
             }
         }
         self.write_index(core, active.ordinal);
-        let producers = Step::Write(self.producers.encode(log_end));
-        let steps = replace_steps(&self.dir, PRODUCERS_NAME, producers);
-        self.start(core, Job::new(index, Kind::Derived, None, steps));
+        let snapshot = self.producers.encode(log_end);
+        self.write_snapshot(core, snapshot);
+    }
+
+    /// Writes the `producers` file. One at a time.
+    pub(in crate::log) fn write_snapshot(&mut self, core: &mut Core, bytes: Vec<u8>) {
+        self.snapshotting = true;
+        let steps = replace_steps(&self.dir, PRODUCERS_NAME, Step::Write(bytes));
+        self.start(core, Job::new(self.index(), Kind::Snapshot, None, steps));
     }
 
     /// Writes the `.idx` file of a segment that does not change any more.
@@ -93,6 +99,7 @@ impl Log {
         let Some(segment) = self.segment(ordinal) else { return };
         let bytes = segment.index.encode(&segment.reach());
         let steps = replace_steps(&self.dir, &index_name(ordinal), Step::Write(bytes));
-        self.start(core, Job::new(self.index(), Kind::Derived, None, steps));
+        self.trims += 1;
+        self.start(core, Job::new(self.index(), Kind::Trim { ordinal }, None, steps));
     }
 }

@@ -1,5 +1,7 @@
 mod checkpoints;
+mod faults;
 mod indexes;
+mod keeping;
 mod producers;
 mod rig;
 mod stores;
