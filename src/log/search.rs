@@ -11,7 +11,7 @@ use crate::base::limits::BLOCK_BYTES;
 /// What was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Later {
-    /// Valid groups of the segment's own generation.
+    /// Whole and valid groups of the segment's own generation.
     pub groups: u32,
     /// Largest position that one of them knew to be flushed.
     pub flushed_through: u64,
@@ -78,16 +78,16 @@ fn try_group(
     if !ours {
         return at + 1;
     }
-    match read_group(reader, at, chain, false, batches) {
-        Ok(header) => {
-            let end = at + GROUP_HEADER_BYTES as u64 + u64::from(header.byte_len);
-            later.groups += 1;
-            later.flushed_through = later.flushed_through.max(header.flushed_through);
-            later.used_to = later.used_to.max(end);
-            end
-        }
-        Err(_) => at + 1,
+    let Ok(header) = read_group(reader, at, chain, false, batches) else { return at + 1 };
+    // What it knew to be flushed counts even if its records arrived in part: the header is ours.
+    later.flushed_through = later.flushed_through.max(header.flushed_through);
+    if read_group(reader, at, chain, true, batches).is_err() {
+        return at + 1;
     }
+    let end = at + GROUP_HEADER_BYTES as u64 + u64::from(header.byte_len);
+    later.groups += 1;
+    later.used_to = later.used_to.max(end);
+    end
 }
 
 fn next_block(position: u64) -> u64 {

@@ -1,6 +1,8 @@
 mod checkpoints;
+mod disk;
 mod indexes;
 mod producers;
+mod recoveries;
 
 /// Numbers from a seed (splitmix64), the same on every machine.
 pub(crate) struct Seeded(u64);
