@@ -4,6 +4,7 @@ pub mod decide;
 pub mod epochs;
 pub mod format;
 pub mod index;
+pub mod inspect;
 pub mod producers;
 pub mod reader;
 pub mod recovered;

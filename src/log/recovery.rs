@@ -391,15 +391,7 @@ impl<'a> Recovery<'a> {
     }
 
     fn take_offline(&mut self, found: &Found, position: u64, stop: &Stop) {
-        let what = match stop {
-            Stop::Zeros => "zeros where acknowledged records were",
-            Stop::EndOfFile => "file ends where acknowledged records were",
-            Stop::Bad(what) | Stop::Misplaced { what, .. } => what,
-            Stop::Foreign => "older bytes where acknowledged records were",
-            Stop::Unreadable => "unreadable sector",
-            Stop::Newer(_) => "group of a newer release",
-        };
-        self.offline = Some(Corrupt { file: found.path.clone(), position, what });
+        self.offline = Some(Corrupt { file: found.path.clone(), position, what: stop.text() });
     }
 
     /// Does what was decided, and hands over.

@@ -102,6 +102,20 @@ pub enum Stop {
     Newer(u16),
 }
 
+impl Stop {
+    /// For a person who looks for what should be there.
+    pub fn text(&self) -> &'static str {
+        match self {
+            Stop::Zeros => "zeros where a group should be",
+            Stop::EndOfFile => "file ends where a group should be",
+            Stop::Bad(what) | Stop::Misplaced { what, .. } => what,
+            Stop::Foreign => "group of another segment or generation",
+            Stop::Unreadable => "unreadable sector",
+            Stop::Newer(_) => "group of a newer release",
+        }
+    }
+}
+
 /// What the next group of a segment must say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chain {

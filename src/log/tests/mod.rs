@@ -1,6 +1,8 @@
 mod checkpoints;
 mod disk;
+mod fuzz;
 mod indexes;
+mod inspections;
 mod producers;
 mod recoveries;
 
