@@ -6,12 +6,9 @@
 
 use super::format::{SEGMENT_HEADER_BYTES, index_name, segment_name};
 use super::segment::{Handle, Segment};
-use super::store::Ops;
-use super::store::background::close;
 use super::store::core::Core;
 use super::store::jobs::{Job, Kind, Step};
 use super::store::partition::{Log, Setup, mark_todo};
-use super::store::reads::Orphan;
 use crate::base::offset::Offset;
 use crate::io::{Mono, OpenMode};
 
@@ -19,7 +16,7 @@ impl Log {
     /// Behind the last record that retention lets go now.
     fn expired(&self, now: Mono, wall_ms: i64) -> Offset {
         let mut start = self.log_start_wanted;
-        if !self.config.delete {
+        if !self.config.delete || self.read_only {
             return start;
         }
         let mut bytes: u64 = self.segments.iter().map(Segment::file_end).sum();
@@ -68,7 +65,12 @@ impl Log {
         let Some(last) = self.segments.back() else { return false };
         let aged = now.since_ms(last.created) >= self.config.segment_ms;
         let flushed = self.is_flushed() && !self.deleting;
-        self.config.delete && flushed && aged && !last.is_empty() && self.is_old(last, now, wall_ms)
+        self.config.delete
+            && !self.read_only
+            && flushed
+            && aged
+            && !last.is_empty()
+            && self.is_old(last, now, wall_ms)
     }
 
     /// Finishes sealed segments: cuts the zeros behind their end, writes index and producers snapshot.
@@ -94,28 +96,29 @@ impl Log {
     }
 
     /// Removes or recycles the files of segments that lie wholly before the persisted log start.
-    pub(in crate::log) fn retire(&mut self, core: &mut Core, ops: &mut Ops) {
-        while self.segments.len() > 1 {
-            let front = &self.segments[0];
-            if !(self.is_over(front) && front.trimmed) || front.next_offset > self.log_start || self.trims > 0
-            {
+    pub(in crate::log) fn retire(&mut self, core: &mut Core) {
+        let mut steps = Vec::new();
+        while !self.retiring && self.trims == 0 {
+            let Some(front) = self.segments.front() else { break };
+            if !(self.is_over(front) && front.trimmed) || front.next_offset > self.log_start {
+                break;
+            }
+            let Some(segment) = self.segments.pop_front() else { break };
+            if steps.is_empty() && self.recycle(core, &segment) {
                 return;
             }
-            let Some(segment) = self.segments.pop_front() else { return };
-            if self.recycle(core, &segment) {
-                continue;
-            }
             if let Handle::Open(file) = segment.handle {
-                match segment.readers {
-                    0 => close(core, file, ops),
-                    readers => core.orphans.push(Orphan { file, readers }),
-                }
+                core.leave(file, segment.readers);
             }
-            let steps = [
+            steps.extend([
                 Step::Remove(self.dir.join(segment_name(segment.ordinal))),
                 Step::Remove(self.dir.join(index_name(segment.ordinal))),
+                // In order: what a crash leaves has no gap.
                 Step::SyncDir(self.dir.clone()),
-            ];
+            ]);
+        }
+        if !steps.is_empty() {
+            self.retiring = true;
             self.start(core, Job::new(self.index(), Kind::Retire, None, steps));
         }
     }
@@ -139,7 +142,7 @@ impl Log {
             Step::Write(vec![0; SEGMENT_HEADER_BYTES]),
             Step::Flush,
         ]);
-        self.preparing = Some(ordinal);
+        (self.preparing, self.retiring) = (Some(ordinal), true);
         self.start(core, Job::new(self.index(), Kind::Prepare { ordinal, zeroed }, None, steps));
         core.recycled += 1;
         true
@@ -152,7 +155,7 @@ impl Log {
         }
         self.removing = true;
         let mut steps = Vec::new();
-        if self.has_directory {
+        if self.exists {
             let files = self.segments.iter().filter_map(|s| s.handle.file());
             steps.extend(files.chain(self.next.and_then(|n| n.file)).map(Step::CloseOther));
             let ordinals = self.segments.iter().map(|s| s.ordinal);

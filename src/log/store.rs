@@ -10,6 +10,7 @@ pub(super) mod core;
 mod flow;
 pub(super) mod jobs;
 mod memory;
+mod opening;
 pub(super) mod partition;
 pub(super) mod reads;
 mod stop;
@@ -280,8 +281,14 @@ impl Store {
         key: PartitionKey,
         config: LogConfig,
     ) -> Result<LogSlot, Fatal> {
-        let _ = source;
-        Ok(self.create(key, config))
+        let slot = self.create(key, config);
+        let Some((log, core)) = self.log_and_core(slot) else { return Ok(slot) };
+        let opened = opening::open(log, core, source);
+        if opened.is_err() {
+            self.logs[slot.index as usize].log = None;
+            self.free.push(slot.index);
+        }
+        opened.map(|()| slot)
     }
 
     /// A new log. Its directory and first segment are made at the first append.
@@ -406,7 +413,7 @@ impl Store {
     /// log starts there already.
     pub fn set_log_start(&mut self, slot: LogSlot, offset: Offset) -> Result<(), Refused> {
         let (log, core) = self.log_and_core(slot).ok_or(Refused::UnknownTopicOrPartition)?;
-        if core.dead.is_some() {
+        if core.dead.is_some() || log.read_only {
             return Err(Refused::KafkaStorageError);
         }
         if offset > log.high_watermark {

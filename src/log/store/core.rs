@@ -228,6 +228,14 @@ impl Core {
         }
     }
 
+    /// Closes a file that nothing new uses, behind its last read.
+    pub fn leave(&mut self, file: FileId, readers: u32) {
+        match readers {
+            0 => self.closing.push(file),
+            readers => self.orphans.push(Orphan { file, readers }),
+        }
+    }
+
     pub fn die_of(&mut self, what: &'static str, errno: Errno) {
         self.die(format!("{what} failed: {errno}"));
     }

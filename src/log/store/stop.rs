@@ -5,7 +5,7 @@ use super::core::Core;
 use super::jobs::{Job, Kind, Step, replace_steps};
 use super::partition::{Log, Setup, Stop, mark_dirty, mark_todo};
 use super::{Event, Store};
-use crate::log::checkpoint::PRODUCERS_NAME;
+use crate::log::checkpoint::{PRODUCERS_NAME, STATE_NAME};
 use crate::log::format::{index_name, segment_name};
 
 impl Store {
@@ -47,7 +47,7 @@ impl Log {
             }
             Stop::Trimming => {
                 self.stop = Stop::Recording;
-                let steps = replace_steps(&self.dir, "state", Step::WriteState);
+                let steps = replace_steps(&self.dir, STATE_NAME, Step::WriteState);
                 self.state.running = true;
                 self.start(core, Job::new(self.index(), Kind::State, None, steps));
             }

@@ -1,16 +1,16 @@
 //! A store over the simulated seam, with what was appended kept beside it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::ids::{PartitionIndex, PartitionKey, Uuid};
 use crate::base::offset::Offset;
 use crate::io::buffer::Block;
 use crate::io::sim::{DiskConfig, Faults, ProcessId, World};
-use crate::io::{Done, Errno, Io, Mono, Op, Payload, Token, Wait, WriteSync};
+use crate::io::{DirEntry, Done, Errno, FileId, Io, Mono, Op, OpenMode, Payload, Token, Wait, WriteSync};
 use crate::log::format::{SegmentHeader, segment_name};
 use crate::log::store::{
     Appended, ColdRead, Durability, Event, LogConfig, LogSlot, NotAppended, Ops, Planted, ReadPlan,
-    ReadRequest, Records, Store, StoreConfig, Tag,
+    ReadRequest, Records, Source, Store, StoreConfig, Tag,
 };
 use crate::wire::batch::{
     Batch, batches,
@@ -138,6 +138,18 @@ impl Rig {
             reads: Vec::new(),
             finished: Vec::new(),
         }
+    }
+
+    /// The next process on the same disks, after this one was stopped, killed or lost its power.
+    pub fn successor(self, adjust: impl FnOnce(&mut StoreConfig)) -> Rig {
+        let world = self.world.clone();
+        drop(self);
+        Rig::with(world, false, adjust)
+    }
+
+    pub fn open(&mut self, partition: i32, config: LogConfig) -> LogSlot {
+        let mut source = RigSource(&mut self.io);
+        self.store.open(&mut source, key(partition), config).expect("the log opens")
     }
 
     pub fn planted(seed: u64, bug: Planted) -> Rig {
@@ -381,6 +393,53 @@ impl Rig {
     pub fn stop(&mut self) {
         self.store.begin_stop();
         assert!(self.run(60_000, |rig| rig.events.contains(&Event::Stopped)), "stops: {:?}", self.events);
+    }
+}
+
+struct RigSource<'a>(&'a mut Io);
+
+impl Source for RigSource<'_> {
+    fn list(&mut self, dir: &Path) -> Result<Vec<DirEntry>, Errno> {
+        self.0.list_dir(dir)
+    }
+
+    fn open(&mut self, path: &Path, mode: OpenMode) -> Result<FileId, Errno> {
+        let done = self.0.wait(Op::OpenFile { path: path.to_path_buf(), mode });
+        done.result?;
+        let Payload::Opened(file) = done.payload else { panic!("an opened file") };
+        Ok(file)
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.0.wait(Op::CloseFile { file });
+    }
+
+    fn read(&mut self, file: FileId, position: u64, len: usize) -> Result<Block, Errno> {
+        let into = loop {
+            match self.0.pool().take() {
+                Some(block) => break block,
+                None => assert!(self.0.grow_pool(), "memory for recovery"),
+            }
+        };
+        let done = self.0.wait(Op::Read { file, offset: position, into, at: 0, len: len as u32 });
+        let bytes = done.result?;
+        let Payload::Read(mut block) = done.payload else { panic!("a read hands its block back") };
+        block.set_filled(bytes as usize);
+        Ok(block)
+    }
+
+    fn run(&mut self, op: Op) -> Result<(), Errno> {
+        self.0.wait(op).result.map(|_| ())
+    }
+
+    fn uuid(&mut self) -> Uuid {
+        let mut bytes = [0; 16];
+        self.0.random(&mut bytes);
+        Uuid::from_random(bytes)
+    }
+
+    fn wall_ms(&self) -> i64 {
+        self.0.wall_ms()
     }
 }
 
