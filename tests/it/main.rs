@@ -1,6 +1,7 @@
 //! The one integration binary: a new suite is a module of it.
 
 mod captures;
+mod cli;
 mod conformance;
 mod pipeline;
 mod fuzz_replay;

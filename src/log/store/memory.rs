@@ -18,6 +18,10 @@ const KEEP_PARTIAL_MS: u64 = 10_000;
 impl Store {
     /// A block that nothing uses.
     pub(super) fn take(&mut self, pool: &mut Pool) -> Option<Block> {
+        if !self.core.reserve_for_jobs(pool) {
+            self.core.memory_short = true;
+            return None;
+        }
         if let Some(block) = pool.take() {
             return Some(block);
         }
