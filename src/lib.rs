@@ -36,18 +36,18 @@
 //! | broker | base, config, io, wire, log, coordinator, controller, router, shard, server |
 //! | calibrate | base, config, io |
 //! | client | base, wire |
-//! | loadgen | base, wire, client |
+//! | loadgen | base, io, wire, client |
 //! | cli | base, config, io, wire, log::inspect, broker, calibrate, client, loadgen |
 //! | main | cli |
 //!
 //! `server` does not know `log`: record bytes reach it as pinned slices of `io` buffers. `log` builds operations, it does not run
-//! them. `client` speaks over plain sockets, so that the tools work where io_uring is forbidden.
+//! them. `client` speaks over plain sockets, so that the tools work where io_uring is forbidden; only `loadgen`'s engine needs a ring.
 //!
 //! | crate | rooms |
 //! |---|---|
 //! | bytes | wire, shard, server, broker, client, loadgen |
 //! | clap | cli |
-//! | crc32c | wire::batch, log, controller, calibrate |
+//! | crc32c | wire::batch, log, controller, calibrate, loadgen |
 //! | flate2 | wire |
 //! | hdrhistogram | base::metrics, loadgen, calibrate, cli |
 //! | io_uring | io |
@@ -65,16 +65,16 @@
 //! | zstd | wire |
 
 pub mod base;
-pub mod calibrate;
 pub mod config;
-pub mod controller;
 pub mod io;
-pub mod log;
-pub mod router;
 pub mod wire;
-
+pub mod log;
+pub mod controller;
+pub mod router;
 pub mod shard;
-
-pub mod cli;
+pub mod server;
+pub mod broker;
+pub mod calibrate;
 pub mod client;
 pub mod loadgen;
+pub mod cli;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::control::{self, Control};
+use super::control;
 use super::files;
+use super::logging;
 use super::machine;
 use super::pump::Node;
 use super::source::IoSource;
@@ -52,6 +53,7 @@ const FREE_SHARE: u64 = 100;
 pub fn serve(options: &Options) -> Result<(), Fatal> {
     let since = Instant::now();
     let config = configure(options)?;
+    logging::install(&config);
     signal::block_stop_signals();
     let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();

@@ -13,8 +13,10 @@ pub mod record_format;
 pub mod target;
 pub mod units;
 
+mod bench;
 mod consume;
 mod consume_from;
+mod demo;
 mod interrupt;
 mod produce;
 mod serve;
@@ -43,6 +45,8 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Everything once: broker, producers, SIGKILL, restart, proof; a minute
+    Demo(demo::DemoArgs),
     /// Run a broker
     Serve(serve::ServeArgs),
     /// Create, list, describe, change, delete and trim topics
@@ -52,6 +56,8 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Print records of a topic
     Consume(consume::ConsumeArgs),
+    /// Measure a broker under load
+    Bench(bench::BenchArgs),
     /// What this binary is
     Version(version::VersionArgs),
 }
@@ -66,10 +72,12 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(args),
         Command::Topic(command) => topic::run(command),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Version(args) => version::run(&args),
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::broker::{self, start::Options};
 use crate::cli::exit::{Exit, Failure, Outcome};
 
 #[derive(Args, Debug)]
@@ -32,6 +33,17 @@ pub struct ServeArgs {
 }
 
 pub fn run(args: ServeArgs) -> Outcome {
-    let _ = args;
-    Err(Failure::plain(Exit::Environment, "no-broker", "this build has no broker", "", &["a newer build"]))
+    let options = Options {
+        data_dir: args.data_dir,
+        listen: args.listen,
+        shards: args.shards,
+        config_file: args.config,
+        dev: args.dev,
+        ready_file: args.ready_file,
+        set: args.set,
+    };
+    broker::start::serve(&options).map_err(|fatal| {
+        let exit = if fatal.code.starts_with("bad-config") { Exit::Usage } else { Exit::Environment };
+        Failure::new(exit, fatal)
+    })
 }

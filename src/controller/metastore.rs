@@ -30,11 +30,11 @@
 //! | newest snapshot valid, its journal ends in zeros | [`Row::Whole`] | use it |
 //! | no whole transaction at P of the newest journal, and none of this journal behind it | [`Row::TornTail`] | end at P: it was never acknowledged |
 //! | the same, but one of this journal behind it | refuse | damage: with one write in flight the later one proves that the earlier was durable |
-//! | a journal without valid header, empty | [`Row::Unborn`] | a start that did not end: nothing was ever appended to it |
-//! | the same with transactions in it | refuse | damage |
+//! | a journal without valid header, empty, no snapshot of its number | [`Row::Unborn`] | a start that did not end: nothing was ever appended to it |
+//! | the same with transactions in it, or with a snapshot | refuse | damage |
 //! | newest journal has no valid snapshot, an older generation has | [`Row::PreviousGeneration`] | the older snapshot, its journal up to where the next continues, and that one |
 //! | an older journal does not reach the point where the next continues, or has another check there | refuse | acknowledged transactions are missing |
-//! | the journal of the snapshot is missing | refuse | step 3 comes before step 4: it was there |
+//! | the journal of a snapshot is missing | refuse | step 3 comes before step 4: it was there |
 //! | no valid snapshot | refuse | both generations are damaged |
 //! | another cluster in a header | refuse | not this directory's file |
 //! | a larger version | refuse | by name |
@@ -200,9 +200,21 @@ impl<'a> Journal<'a> {
         rows: &mut Vec<Row>,
     ) -> Result<Option<Journal<'a>>, Fatal> {
         let generation = files.generation;
-        let Some(bytes) = files.journal.as_deref() else { return Ok(None) };
+        // A snapshot, valid or not, is put in its place only when the journal's header is durable.
+        let begun = files.snapshot.is_some();
+        let Some(bytes) = files.journal.as_deref() else {
+            return match begun {
+                true => Err(damaged(
+                    dir,
+                    &journal_name(generation),
+                    0,
+                    "it is missing, and its snapshot is there",
+                )),
+                false => Ok(None),
+            };
+        };
         let Some(header) = Header::decode(bytes).filter(|header| header.generation == generation) else {
-            if later_txn(bytes, 0, generation).is_some() {
+            if begun || later_txn(bytes, 0, generation).is_some() {
                 return Err(damaged(dir, &journal_name(generation), 0, "the header fails its check"));
             }
             rows.push(Row::Unborn { generation });

@@ -58,6 +58,9 @@ pub(crate) fn refusal(error: Refused, message: &str) -> Refusal {
     Refusal { error, message: Some(message.to_string()) }
 }
 
+/// One result per name, in the order of first mention in the request.
+pub type ByName<T> = Vec<(String, Result<T, Refusal>)>;
+
 /// An answer that may leave once everything up to `after` is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
@@ -112,7 +115,7 @@ impl Controller {
         topics: &[NewTopic],
         validate_only: bool,
         new_id: impl FnMut() -> Uuid,
-    ) -> Parked<Vec<(String, Result<Created, Refusal>)>> {
+    ) -> Parked<ByName<Created>> {
         let (results, records) = topics::create(&self.staged, topics, new_id);
         self.decide(results, records, validate_only)
     }
@@ -155,7 +158,7 @@ impl Controller {
         &mut self,
         topics: &[MorePartitions],
         validate_only: bool,
-    ) -> Parked<Vec<(String, Result<(), Refusal>)>> {
+    ) -> Parked<ByName<()>> {
         let (results, records) = topics::add_partitions(&self.staged, topics);
         self.decide(results, records, validate_only)
     }

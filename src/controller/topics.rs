@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::image::{Image, Topic};
 use super::placement::Load;
 use super::record::{Key, Record};
-use super::{Refusal, refusal};
+use super::{ByName, Refusal, refusal};
 use crate::base::error::Refused;
 use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, Uuid};
 use crate::config::topic::{self, Overrides};
@@ -76,7 +76,7 @@ pub(super) fn create(
     image: &Image,
     topics: &[NewTopic],
     mut new_id: impl FnMut() -> Uuid,
-) -> (Vec<(String, Result<Created, Refusal>)>, Vec<Record>) {
+) -> (ByName<Created>, Vec<Record>) {
     let total: i64 = topics.iter().map(|topic| asked_partitions(image, topic)).sum();
     let policy = refuse_too_many(image, total);
     let mut seen = BTreeMap::new();
@@ -156,10 +156,7 @@ pub(super) fn delete(image: &Image, refs: &[TopicRef]) -> (Vec<Deleted>, Vec<Rec
 }
 
 /// One result per name, in the order of first mention.
-pub(super) fn add_partitions(
-    image: &Image,
-    topics: &[MorePartitions],
-) -> (Vec<(String, Result<(), Refusal>)>, Vec<Record>) {
+pub(super) fn add_partitions(image: &Image, topics: &[MorePartitions]) -> (ByName<()>, Vec<Record>) {
     let mut seen = BTreeMap::new();
     for topic in topics {
         *seen.entry(topic.name.as_str()).or_insert(0) += 1;

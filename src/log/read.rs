@@ -213,25 +213,27 @@ impl Walk<'_> {
         let behind_group = self.group.is_some();
         let mut head = [0u8; GROUP_HEADER_BYTES];
         if !self.bytes.copy(self.at, &mut head) {
-            return Step::More(self.at + GROUP_HEADER_BYTES as u64);
+            // The last batch of a segment may be shorter than a group's header.
+            let last = !behind_group && self.bytes.end == self.end;
+            return if last { self.batch() } else { Step::More(self.at + GROUP_HEADER_BYTES as u64) };
         }
         if head.starts_with(&GROUP_MAGIC.to_le_bytes()) {
             return self.enter(&head);
         }
+        // Padding may be as short as a byte, so that a look at some field would see the next block. The offset that is due decides.
+        let view = BatchView::of(&head);
+        if !behind_group && view.base_offset == self.expected && view.bytes >= BATCH_HEADER_BYTES as u64 {
+            return self.batch();
+        }
         let padding = self.at.next_multiple_of(ALIGN as u64);
-        let zero_length = head[8..12] == [0; 4];
-        if (behind_group || zero_length) && padding > self.at && padding <= self.bytes.end {
-            if !self.bytes.is_zero(self.at, padding) {
-                return Step::Damaged("neither a group nor padding");
-            }
-            self.at = padding;
-            return Step::On;
+        if padding == self.at || padding > self.bytes.end {
+            return Step::Damaged("no group where one should begin");
         }
-        if behind_group || zero_length {
-            Step::Damaged("no group where one should begin")
-        } else {
-            self.batch()
+        if !self.bytes.is_zero(self.at, padding) {
+            return Step::Damaged("neither a group nor padding");
         }
+        self.at = padding;
+        Step::On
     }
 
     fn enter(&mut self, head: &[u8]) -> Step {

@@ -3,6 +3,8 @@
 mod captures;
 mod conformance;
 mod pipeline;
+mod fuzz_replay;
+mod crash;
 mod powerloss;
 mod support;
 mod tidy;

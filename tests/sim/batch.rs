@@ -25,7 +25,7 @@ pub struct Batch {
 const MARK: u8 = 0xf5;
 
 /// Bytes of a value before its padding: mark, batch number, index of the record.
-const VALUE_HEAD_BYTES: usize = 13;
+const VALUE_HEAD_BYTES: usize = 6;
 
 impl Batch {
     pub fn new(
@@ -64,8 +64,8 @@ impl Batch {
 /// Pseudo-random bytes follow the head, so that equal lengths do not make equal sectors.
 fn value(id: BatchId, index: u32, padding: usize) -> Vec<u8> {
     let mut value = vec![MARK];
-    value.extend(id.0.to_le_bytes());
-    value.extend(index.to_le_bytes());
+    value.extend((id.0 as u32).to_le_bytes());
+    value.push(index as u8);
     let mut word = id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(index);
     while value.len() < VALUE_HEAD_BYTES + padding {
         word = word.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
@@ -96,6 +96,13 @@ fn zigzag(out: &mut Vec<u8>, value: i64) {
     out.push(rest as u8);
 }
 
+/// Where the first record's value stands: behind length, attributes, timestamp, offset, key length and value length.
+fn first_value(body: &[u8]) -> Option<usize> {
+    let skip = |at: usize| body[at..].iter().position(|byte| *byte < 0x80).map(|len| at + len + 1);
+    let attributes = skip(0)?;
+    (0..4).try_fold(attributes + 1, |at, _| skip(at))
+}
+
 /// A batch as a log returned it.
 #[derive(Debug)]
 pub struct Found<'a> {
@@ -123,12 +130,12 @@ pub fn parse(mut bytes: &[u8]) -> Result<Vec<Found<'_>>, String> {
             return Err("a batch whose CRC is wrong".to_string());
         }
         let body = &batch[BATCH_HEADER_BYTES..];
-        let mark = body.iter().position(|b| *b == MARK).filter(|at| body.len() >= at + VALUE_HEAD_BYTES);
-        let at = mark.ok_or("a batch without a value of ours")?;
+        let at = first_value(body).filter(|at| body.len() >= at + VALUE_HEAD_BYTES && body[*at] == MARK);
+        let at = at.ok_or("a batch without a value of ours")?;
         found.push(Found {
             base_offset: i64::from_be_bytes(batch[..8].try_into().expect("eight bytes")),
             records: u32::from_be_bytes(batch[57..61].try_into().expect("four bytes")),
-            id: BatchId(u64::from_le_bytes(body[at + 1..at + 9].try_into().expect("eight bytes"))),
+            id: BatchId(u64::from(u32::from_le_bytes(body[at + 1..at + 5].try_into().expect("four bytes")))),
             body,
         });
         bytes = rest;

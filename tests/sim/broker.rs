@@ -230,7 +230,7 @@ impl Story {
                     partition.oracle.recovered(end, bounds(start, hw))?;
                     partition.next_fetch = start;
                 }
-                let name = &partition.oracle.name;
+                let name = partition.oracle.name.clone();
                 let found = parse(&records).map_err(|e| format!("{name}: fetch from {from}: {e}"))?;
                 seen.extend(found.iter().map(|batch| (batch.base_offset, batch.id)));
                 let reached = partition.oracle.fetched(from.max(start), hw, &found)?;

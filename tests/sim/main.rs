@@ -12,6 +12,8 @@ mod story;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use corelog::io::Errno;
+use corelog::io::sim::Injected;
 use corelog::log::store::Planted;
 
 /// Seeds of an ordinary test run.
@@ -38,6 +40,24 @@ fn seeds_hold() {
         }
     }
     eprintln!("covered: {covered:#?}");
+}
+
+/// T7: each file operation of a short life fails once, in each way.
+#[test]
+fn any_one_operation_may_fail() {
+    let ways = [
+        Injected::Fails(Errno::IO),
+        Injected::Fails(Errno::AGAIN),
+        Injected::Fails(Errno::CANCELED),
+        Injected::Fails(Errno::NOSPC),
+        Injected::Short,
+    ];
+    let step = number("NTH_STEP").unwrap_or(7);
+    for (seed, what) in (1..).zip(ways) {
+        let count = (0..500).step_by(step as usize).take_while(|n| story::fail_nth(seed, *n, what)).count();
+        eprintln!("{what:?}: {count} operations");
+        assert!(count > 5, "{what:?} struck only {count} operations");
+    }
 }
 
 #[test]

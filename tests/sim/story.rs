@@ -86,6 +86,9 @@ pub struct Story {
     /// A fault was placed or drawn in this run: errors may show.
     troubled: bool,
     stopped: bool,
+    /// The one operation that fails, of a test that goes through all of them.
+    nth: Option<(u64, Injected)>,
+    struck: bool,
 }
 
 /// What a run leaves to look at.
@@ -108,6 +111,20 @@ pub fn run(seed: u64, planted: Option<Planted>) -> Report {
     Report { trace: world.trace(), covered: world.covered() }
 }
 
+/// Runs a short life without other faults in which file operation number `n` of the first run fails. False if there were fewer.
+pub fn fail_nth(seed: u64, n: u64, what: Injected) -> bool {
+    let (plan, disk) = Plan::draw(seed);
+    let plan = Plan { runs: 2, steps: 25, errors: 0, tight: false, faults: Faults::none(), ..plan };
+    let world = World::new(seed, plan.faults.clone());
+    world.add_disk("/disk", disk);
+    let mut story = Story::new(world.clone(), plan, None);
+    story.nth = Some((n, what));
+    if let Err(broken) = story.tell() {
+        world.fail(format_args!("operation {n} {what:?}: {broken}"));
+    }
+    story.struck
+}
+
 impl Story {
     fn new(world: World, plan: Plan, planted: Option<Planted>) -> Story {
         let mut story = Story {
@@ -121,6 +138,8 @@ impl Story {
             dead: None,
             troubled: false,
             stopped: false,
+            nth: None,
+            struck: false,
         };
         for _ in 0..story.plan.partitions {
             story.add_partition();
@@ -146,7 +165,7 @@ impl Story {
             durability,
             flush_ms: 200,
             flush_bytes: 256 * 1024,
-            segment_bytes: 64 * 1024 << self.below(4),
+            segment_bytes: (64 * 1024) << self.below(4),
             segment_ms: [7 * 86_400_000, 2_000][(self.below(6) == 0) as usize],
             retention_ms: -1,
             retention_bytes: if retention { 256 * 1024 } else { -1 },
@@ -165,6 +184,18 @@ impl Story {
     }
 
     fn tell(&mut self) -> Verdict {
+        if std::env::var_os("ONCE").is_some() {
+            self.start(End::Stop)?;
+            self.trouble();
+            for _ in 0..self.plan.steps * 4 {
+                self.act()?;
+                self.turn(100)?;
+            }
+            self.read_all()?;
+            self.world.set_faults(Faults::calm());
+            self.world.set_capacity(DATA_DIR.as_ref(), 1 << 30);
+            return if self.dead.is_none() { self.stop() } else { Ok(()) };
+        }
         let mut end = End::Stop;
         for _ in 0..self.plan.runs {
             self.start(end)?;
@@ -225,6 +256,11 @@ impl Story {
 
     /// Places an error on one of the operations to come.
     fn trouble(&mut self) {
+        if let Some((n, what)) = self.nth.take() {
+            self.world.place_fault(OpKind::Any, n, what);
+            self.troubled = true;
+            self.struck = true;
+        }
         if self.below(6) < self.plan.errors {
             let kind = [OpKind::Write, OpKind::Flush, OpKind::Flush, OpKind::Meta][self.below(4) as usize];
             let errno = [Errno::IO, Errno::IO, Errno::NOSPC][self.below(3) as usize];
@@ -255,6 +291,7 @@ impl Story {
         let padding = match self.below(8) {
             0 => self.below(60_000),
             1 | 2 => self.below(6_000),
+            3 => 0,
             _ => self.below(300),
         } as usize;
         self.next_batch += 1;
@@ -476,7 +513,15 @@ impl Story {
                 };
                 let id = self.node().read(slot, request);
                 self.reads.insert(id, (key, next, hw));
-                let bytes = self.wait_for(id)?;
+                let Some(bytes) = self.wait_for(id)? else {
+                    // Deleted while it was read.
+                    let start = self.node().bounds(key).log_start.get().0;
+                    if start <= next {
+                        return Err(format!("a fetch from {next} is out of range, the log begins at {start}"));
+                    }
+                    next = start;
+                    continue;
+                };
                 let name = &self.partitions[&key].oracle.name;
                 let found = parse(&bytes).map_err(|e| format!("{name}: fetch from {next}: {e}"))?;
                 seen.extend(found.iter().map(|batch| (batch.base_offset, batch.id)));
@@ -493,15 +538,16 @@ impl Story {
         Ok(())
     }
 
-    /// Turns until one fetch has ended with records.
-    fn wait_for(&mut self, id: u32) -> Verdict<Vec<u8>> {
+    /// Turns until one fetch has ended with records; none if they are out of range.
+    fn wait_for(&mut self, id: u32) -> Verdict<Option<Vec<u8>>> {
         let start = self.node().io.now();
         loop {
             let at = self.node().finished.iter().position(|(other, _)| *other == id);
             if let Some(at) = at {
                 self.reads.remove(&id);
                 return match self.node().finished.remove(at).1 {
-                    Outcome::Records(bytes) => Ok(bytes),
+                    Outcome::Records(bytes) => Ok(Some(bytes)),
+                    Outcome::Refused(Refused::OffsetOutOfRange) => Ok(None),
                     Outcome::Refused(refused) => Err(format!("a fetch was refused with {refused:?}")),
                 };
             }
@@ -517,7 +563,8 @@ impl Story {
 
     /// Ends the run in one of three ways.
     fn end(&mut self) -> Verdict<End> {
-        self.world.clear_placed_faults();
+        let missed = self.world.clear_placed_faults();
+        self.struck &= missed == 0;
         let end = match self.below(5) {
             0 if self.dead.is_none() => End::Stop,
             0..3 => End::Kill,

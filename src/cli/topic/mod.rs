@@ -52,7 +52,7 @@ pub fn run(command: TopicCommand) -> Outcome {
 }
 
 /// `key=value`, for configuration flags.
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}`: KEY=VALUE is needed"))?;
     Ok((key.trim().to_string(), value.to_string()))
 }

@@ -223,7 +223,11 @@ impl Core {
         let file = disk.file_mut(at.node)?;
         match fault {
             Some(Injected::Fails(errno)) => {
-                file.land_in_part(change, &mut self.rng);
+                if never_ran(errno) {
+                    file.lose(change);
+                } else {
+                    file.land_in_part(change, &mut self.rng);
+                }
                 self.mark("write_failed");
                 return Err(errno);
             }
@@ -241,8 +245,10 @@ impl Core {
         if sync == WriteSync::Dsync {
             if let Some(Injected::Fails(errno)) = self.draw_fault(OpKind::Flush) {
                 let file = self.disks[at.disk].1.file_mut(at.node)?;
-                file.forget(change);
-                file.flush_failed(stamp, &mut self.rng);
+                if !never_ran(errno) {
+                    file.forget(change);
+                    file.flush_failed(stamp, &mut self.rng);
+                }
                 self.mark("dsync_failed");
                 return Err(errno);
             }
@@ -296,6 +302,9 @@ impl Core {
         if let Some(Injected::Fails(errno)) = self.draw_fault(OpKind::Flush) {
             let disk = &mut self.disks[file.disk].1;
             let shared = disk.config.shared_flush;
+            if never_ran(errno) {
+                return Err(errno);
+            }
             for (node, other) in disk.files_mut().filter(|(_, f)| f.has_pending()) {
                 if node == file.node || shared {
                     other.flush_failed(stamp, &mut self.rng);
@@ -423,6 +432,12 @@ impl Core {
             self.disks[disk].1.collect(&open);
         }
     }
+}
+
+/// Errors by which the kernel says that it did not even begin.
+fn never_ran(errno: Errno) -> bool {
+    const INTR: Errno = Errno(4);
+    matches!(errno, Errno::AGAIN | INTR | Errno::CANCELED)
 }
 
 pub fn blocks(offset: u64, data: &BlockSlice) -> Range<u64> {

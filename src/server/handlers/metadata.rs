@@ -1,0 +1,151 @@
+//! Metadata (key 3), versions 0-13: brokers, topics and the leaders of their partitions.
+//!
+//! No topics (version 0: an empty list, later null) means all of them; an empty list from version 1 on means none. Topics are looked up by id as
+//! soon as one id is given, and names are ignored then. An unknown name is created where broker and request allow that; the answer
+//! is UNKNOWN_TOPIC_OR_PARTITION all the same, and the client asks again. A bad name is INVALID_TOPIC_EXCEPTION, an unknown
+//! id UNKNOWN_TOPIC_ID. A topic that is asked for twice is answered once.
+//!
+//! Differs from Apache Kafka: topics come in the order of the request, all of them by name, partitions by index; Kafka's order is that of a hash
+//! map. Internal topics are not created by asking for them.
+
+use std::collections::BTreeSet;
+
+use super::{Handled, Metadata, Request, respond};
+use crate::base::error::Refused;
+use crate::base::ids::{PartitionIndex, PartitionKey, Uuid};
+use crate::controller::image::{Topic, is_internal};
+use crate::controller::topics::check_name;
+use crate::wire::error::{WireError, code};
+use crate::wire::msg::{
+    self, MetadataRequest, MetadataResponse, StrBytes, metadata_request, metadata_response,
+};
+
+/// Kafka's operations on a topic, all of them, as bits: read, write, create, delete, alter, describe, describe and alter configs.
+const TOPIC_OPERATIONS: i32 = 3576;
+/// The same on the cluster: create, alter, describe, cluster action, describe and alter configs, idempotent write.
+pub const CLUSTER_OPERATIONS: i32 = 8096;
+
+/// First version whose request says whether topics may be created.
+const ALLOW_AUTO_CREATE_FROM: i16 = 4;
+/// First version whose response may carry a topic without a name.
+const NULL_NAME_FROM: i16 = 12;
+
+pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
+    let (header, body) = msg::decode_request::<MetadataRequest>(request.frame)?;
+    let version = header.version;
+    let mut response = MetadataResponse::default();
+    for broker in &meta.image.brokers {
+        let mut answer = metadata_response::MetadataResponseBroker::default();
+        answer.node_id = broker.id.0;
+        answer.host = broker.host.as_str().into();
+        answer.port = i32::from(broker.port);
+        answer.rack = broker.rack.as_deref().map(StrBytes::from);
+        response.brokers.push(answer);
+    }
+    response.cluster_id = Some(meta.image.cluster_id.as_str().into());
+    response.controller_id = meta.image.node_id.0;
+    let all = match &body.topics {
+        None => true,
+        Some(topics) => version == 0 && topics.is_empty(),
+    };
+    let may_create = version < ALLOW_AUTO_CREATE_FROM || body.allow_auto_topic_creation;
+    if all {
+        let topics = meta.image.topics().map(|topic| known(request, meta, topic));
+        response.topics = topics.collect();
+    } else {
+        response.topics = asked(request, meta, body.topics.as_deref().unwrap_or_default(), may_create);
+    }
+    if body.include_topic_authorized_operations {
+        response.topics.iter_mut().for_each(|topic| topic.topic_authorized_operations = TOPIC_OPERATIONS);
+    }
+    if body.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    Ok(Handled::Encoded(respond::<MetadataRequest>(header.correlation_id, version, &response)))
+}
+
+fn asked(
+    request: &Request<'_, '_>,
+    meta: &mut Metadata,
+    topics: &[metadata_request::MetadataRequestTopic],
+    may_create: bool,
+) -> Vec<metadata_response::MetadataResponseTopic> {
+    let mut answers = Vec::new();
+    let ids: Vec<Uuid> =
+        topics.iter().map(|topic| topic.topic_id.into()).filter(|id: &Uuid| !id.is_zero()).collect();
+    if !ids.is_empty() {
+        let mut seen = BTreeSet::new();
+        for id in ids.into_iter().filter(|id| seen.insert(*id)) {
+            answers.push(match meta.image.topic_by_id(id) {
+                Some(topic) => known(request, meta, topic),
+                None => {
+                    let name = (request.header.version < NULL_NAME_FROM).then(StrBytes::default);
+                    refused(name, id, Refused::UnknownTopicId)
+                }
+            });
+        }
+        return answers;
+    }
+    let mut seen = BTreeSet::new();
+    for name in topics.iter().filter_map(|topic| topic.name.as_ref()) {
+        let text: &str = name;
+        if !seen.insert(text) {
+            continue;
+        }
+        answers.push(match meta.image.topic(text) {
+            Some(topic) => known(request, meta, topic),
+            None => {
+                let error = match check_name(text) {
+                    Err(refusal) => refusal.error,
+                    Ok(()) => Refused::UnknownTopicOrPartition,
+                };
+                if error == Refused::UnknownTopicOrPartition && may_create {
+                    create(meta, text);
+                }
+                refused(Some(name.clone()), Uuid::ZERO, error)
+            }
+        });
+    }
+    answers
+}
+
+/// The answer does not wait for it: the client learns from the next one.
+fn create(meta: &mut Metadata, name: &str) {
+    if meta.controller.staged().config.auto_create_topics && !is_internal(name) {
+        let created = meta.controller.auto_create(name, || meta.ids.draw());
+        if let Err(refusal) = created.reply {
+            tracing::debug!(topic = name, error = ?refusal.error, "topic not created on request");
+        }
+    }
+}
+
+fn known(
+    request: &Request<'_, '_>,
+    meta: &Metadata,
+    topic: &Topic,
+) -> metadata_response::MetadataResponseTopic {
+    let mut answer = metadata_response::MetadataResponseTopic::default();
+    answer.name = Some(topic.name.as_str().into());
+    answer.topic_id = topic.id.into();
+    answer.is_internal = topic.is_internal();
+    for (index, partition) in topic.partitions.iter().enumerate() {
+        let index = PartitionIndex(index as i32);
+        let key = PartitionKey { topic: topic.id, partition: index };
+        let mut of = metadata_response::MetadataResponsePartition::default();
+        of.partition_index = index.0;
+        of.leader_id = partition.leader.0;
+        of.leader_epoch = request.shard.bounds(&key).map_or(0, |bounds| bounds.leader_epoch.0.max(0));
+        of.replica_nodes = partition.replicas.iter().map(|broker| broker.0).collect();
+        of.isr_nodes = vec![meta.image.node_id.0];
+        answer.partitions.push(of);
+    }
+    answer
+}
+
+fn refused(name: Option<StrBytes>, id: Uuid, error: Refused) -> metadata_response::MetadataResponseTopic {
+    let mut answer = metadata_response::MetadataResponseTopic::default();
+    answer.error_code = code(error);
+    answer.name = name;
+    answer.topic_id = id.into();
+    answer
+}

@@ -1,0 +1,158 @@
+"""Comparing two answers field by field, with the table of what may differ and why."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+from session import Exchange, Session
+from wire import batch
+
+# What may differ. (API, path, rule, reason). Rules:
+#   node     the broker's own node id is written <node>; any other number is compared
+#   topic    a topic id is written as the name it belongs to, so a wrong id still shows
+#   producer a producer id is written as the how-manieth this broker has handed out
+#   sign     numbers from 0 up are alike; negative ones are compared
+#   null     only null against not null is compared
+#   ignore   not compared
+#   subset   of two lists: each element of the first broker must be, by its key, in the second's, and equal to it
+#   within   of two lists of version ranges: as subset, and each range lies inside the second's
+#   sorted   the order of a list carries no meaning
+MASKS: list[tuple[str, str, str, str]] = [
+    ("*", r".*\.(nodeId|controllerId|leaderId|brokerId|leaderIdOrNode)", "node", "each broker has its own node id"),
+    ("*", r".*\.(replicaNodes|isrNodes|offlineReplicas)\[\]", "node", "each broker has its own node id"),
+    ("*", r".*\.topicId", "topic", "topic ids are random"),
+    ("*", r".*\.producerId", "producer", "producer ids are handed out from blocks of the broker's choice"),
+    ("*", r".*\.clusterId", "null", "cluster ids are random"),
+    ("*", r".*\.host", "null", "the address is the broker's own"),
+    ("*", r".*\.port", "sign", "the address is the broker's own"),
+    ("*", r".*[lL]eaderEpoch", "sign", "corelog raises the epoch at each start; Kafka does so at each election"),
+    ("*", r".*\.divergingEpoch\.epoch", "sign", "a leader epoch"),
+    ("*", r".*\.logAppendTimeMs", "sign", "the broker's clock"),
+    ("*", r".*\.(errorMessage|batchIndexErrorMessage)", "null", "texts are for people, each broker words its own"),
+    ("*", r".*\.documentation", "null", "texts are for people, each broker words its own"),
+    ("Fetch", r"\.sessionId", "ignore", "0 (no session) is a legal answer to every request for a session"),
+    ("Fetch", r".*\.cutBytes", "ignore", "Kafka may cut the last batch at the limit, corelog sends whole batches"),
+    ("ApiVersions", r"\.apiKeys", "within", "corelog advertises what it implements"),
+    ("ApiVersions", r"\.supportedFeatures", "within", "corelog advertises what it implements"),
+    ("ApiVersions", r"\.finalizedFeatures", "within", "corelog advertises what it implements"),
+    ("ApiVersions", r"\.finalizedFeaturesEpoch", "sign", "an offset of the metadata log"),
+    ("ApiVersions", r"\.zkMigrationReady", "ignore", "false and absent mean the same"),
+    ("DescribeConfigs", r"\.results\[\]\.configs", "subset", "a broker has no settings for parts it does not have"),
+    ("DescribeCluster", r"\.brokers", "sorted", "no order is promised"),
+    ("Metadata", r"\.topics", "sorted", "Kafka answers in no fixed order"),
+    ("Metadata", r".*\.partitions", "sorted", "no order is promised"),
+    ("CreateTopics", r"\.topics", "sorted", "Kafka answers in no fixed order"),
+    ("CreateTopics", r"\.topics\[\]\.configs", "subset", "as in DescribeConfigs"),
+    ("DeleteTopics", r"\.responses", "sorted", "Kafka answers in no fixed order"),
+    ("CreatePartitions", r"\.results", "sorted", "Kafka answers in no fixed order"),
+    ("IncrementalAlterConfigs", r"\.responses", "sorted", "Kafka answers in no fixed order"),
+    ("DescribeConfigs", r"\.results", "sorted", "Kafka answers in no fixed order"),
+    ("DeleteRecords", r"\.topics", "sorted", "Kafka answers in no fixed order"),
+    ("DeleteRecords", r"\.topics\[\]\.partitions", "sorted", "Kafka answers in no fixed order"),
+    ("OffsetForLeaderEpoch", r"\.topics", "sorted", "Kafka answers in no fixed order"),
+    ("ListOffsets", r"\.topics", "sorted", "Kafka answers in no fixed order"),
+    ("Produce", r"\.responses", "sorted", "Kafka answers in no fixed order"),
+    ("Produce", r".*\.partitionResponses", "sorted", "Kafka answers in no fixed order"),
+    ("Fetch", r"\.responses\[\]\.partitions", "sorted", "clients find partitions by index"),
+    ("FindCoordinator", r".*\.(nodeId|host|port|errorCode|errorMessage)", "ignore",
+     "corelog has no group coordinator at this stage: it answers COORDINATOR_NOT_AVAILABLE"),
+]
+# Settings of a broker that name its own place: their values are compared only as null or not.
+OWN_PLACE = {"advertised.listeners", "broker.id", "controller.quorum.bootstrap.servers", "controller.quorum.voters",
+             "listeners", "log.dir", "log.dirs", "metadata.log.dir", "node.id"}
+_COMPILED = [(api, re.compile(path), rule) for api, path, rule, _ in MASKS]
+_KEYS = ("apiKey", "name", "topic", "topicId", "partitionIndex", "index", "partition", "nodeId", "brokerId", "resourceName",
+         "resourceType")
+
+
+def rule_of(api: str, path: str) -> str:
+    return next((rule for a, p, rule in _COMPILED if a in ("*", api) and p.fullmatch(path)), "")
+
+
+def canonical(session: Session, api: str, value: Any, path: str = "") -> Any:
+    """A decoded answer with the values that may differ replaced by what they stand for."""
+    rule = rule_of(api, path)
+    if rule == "ignore":
+        return "<ignored>"
+    if isinstance(value, dict):
+        if api == "DescribeConfigs" and value.get("name") in OWN_PLACE:
+            value = {**value, "value": None if value["value"] is None else "<own>", "synonyms": "<own>"}
+        return {k: canonical(session, api, v, f"{path}.{k}") for k, v in value.items()}
+    if isinstance(value, list):
+        items = [canonical(session, api, v, path + "[]") for v in value]
+        return sorted(items, key=element_key) if rule in ("sorted", "subset", "within") else items
+    if isinstance(value, bytes) and api == "Fetch":
+        return canonical(session, api, batch.parse(value), path)
+    return _scalar(session, rule, value)
+
+
+def _scalar(session: Session, rule: str, value: Any) -> Any:
+    if rule == "node" and value == session.node_id:
+        return "<node>"
+    if rule == "topic" and isinstance(value, uuid.UUID) and value.int:
+        return session.topic_ids.get(value, str(value))
+    if rule == "producer" and value in session.producer_ids:
+        return f"<producer {session.producer_ids.index(value)}>"
+    if rule == "sign" and isinstance(value, int) and value >= 0:
+        return "<not negative>"
+    if rule == "null" and value is not None:
+        return "<not null>"
+    return str(value) if isinstance(value, uuid.UUID) else value
+
+
+def element_key(item: Any) -> str:
+    if isinstance(item, dict):
+        return repr([(k, item[k]) for k in _KEYS if k in item])
+    return repr(item)
+
+
+def differences(api: str, a: Any, b: Any, path: str = "") -> list[str]:
+    """The fields in which two canonical answers differ: `path: A != B`."""
+    rule = rule_of(api, path)
+    if isinstance(a, dict) and isinstance(b, dict):
+        out = []
+        for key in sorted(set(a) | set(b)):
+            out += differences(api, a.get(key, "<absent>"), b.get(key, "<absent>"), f"{path}.{key}")
+        return out
+    if isinstance(a, list) and isinstance(b, list):
+        if rule in ("subset", "within"):
+            return _subset(api, a, b, path, rule)
+        if len(a) != len(b):
+            return [f"{path}: {len(a)} elements {short(a)} != {len(b)} {short(b)}"]
+        out = []
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            out += [d.replace(path + "[]", f"{path}[{i}]", 1) for d in differences(api, x, y, path + "[]")]
+        return out
+    return [] if a == b else [f"{path}: {short(a)} != {short(b)}"]
+
+
+def _subset(api: str, a: list[Any], b: list[Any], path: str, rule: str) -> list[str]:
+    theirs = {element_key(item): item for item in b}
+    out = []
+    for item in a:
+        other = theirs.get(element_key(item))
+        label = f"{path}[{item.get('apiKey', item.get('name'))}]"
+        if other is None:
+            out.append(f"{label}: not in the second broker")
+        elif rule == "within":
+            lows = [k for k in item if k.startswith("min")]
+            highs = [k for k in item if k.startswith("max")]
+            out += [f"{label}.{k}: {item[k]} < {other[k]}" for k in lows if item[k] < other[k]]
+            out += [f"{label}.{k}: {item[k]} > {other[k]}" for k in highs if item[k] > other[k]]
+        else:
+            out += [label + d.removeprefix(path + "[]") for d in differences(api, item, other, path + "[]")]
+    return out
+
+
+def short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def compare(a: Session, x: Exchange, b: Session, y: Exchange) -> list[str]:
+    if x.outcome != y.outcome:
+        shown = [f"{e.outcome} {short(e.body) if e.body else ''}".strip() for e in (x, y)]
+        return [f"outcome: {shown[0]} != {shown[1]}"]
+    return differences(x.api, canonical(a, x.api, x.body), canonical(b, y.api, y.body))
