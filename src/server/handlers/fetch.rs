@@ -148,10 +148,15 @@ impl Waiting {
             diverging_epoch: outcome
                 .diverging
                 .map(|(epoch, end)| DivergingEpoch { epoch: epoch.0, end_offset: end.0 }),
-            aborted_transactions: self.read_committed.then_some(&[][..]),
+            // As Kafka: an empty list also for what it never looked up.
+            aborted_transactions: (self.read_committed || never_looked_up(outcome.error)).then_some(&[][..]),
             ..FetchedPartition::refused(index, error_code(outcome.error))
         }
     }
+}
+
+fn never_looked_up(error: Option<Refused>) -> bool {
+    matches!(error, Some(Refused::UnknownTopicOrPartition | Refused::UnknownTopicId))
 }
 
 /// Puts the records between the metadata. Runs that are too small to be worth a part of their own, or that would make too many

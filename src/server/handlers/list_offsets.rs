@@ -71,6 +71,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
 
 fn timestamp_fits(timestamp: i64, version: i16) -> bool {
     match timestamp {
+        ..=-7 => false,
         -3 => version >= MAX_TIMESTAMP_FROM,
         -4 => version >= EARLIEST_LOCAL_FROM,
         -5 => version >= LATEST_TIERED_FROM,
