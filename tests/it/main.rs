@@ -2,9 +2,9 @@
 
 mod captures;
 mod conformance;
-mod pipeline;
-mod fuzz_replay;
 mod crash;
+mod fuzz_replay;
+mod pipeline;
 mod powerloss;
 mod support;
 mod tidy;

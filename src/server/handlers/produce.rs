@@ -61,7 +61,9 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         for partition in &body.partitions[topic.range()] {
             let key = match whole {
                 Some(error) => Err(error),
-                None => found.as_ref().map_err(|e| *e).and_then(|t| t.partition(PartitionIndex(partition.index))),
+                None => {
+                    found.as_ref().map_err(|e| *e).and_then(|t| t.partition(PartitionIndex(partition.index)))
+                }
             };
             waiting.parts.push((partition.index, key.err()));
             if let Ok(key) = key {
@@ -119,6 +121,11 @@ impl Waiting {
             }
         }
         writer.finish(0, &[]);
-        Encoded { parts: Some(vec![SendPart::Bytes(out)]), stamps: Stamps::default(), close: false, copied_bytes: 0 }
+        Encoded {
+            parts: Some(vec![SendPart::Bytes(out)]),
+            stamps: Stamps::default(),
+            close: false,
+            copied_bytes: 0,
+        }
     }
 }
