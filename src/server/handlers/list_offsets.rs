@@ -91,7 +91,10 @@ impl Waiting {
             for partition in &asked.partitions {
                 let outcome = match refused.next() {
                     Some(Some(error)) => OffsetOutcome::refused(*error),
-                    _ => outcomes.next().copied().unwrap_or(OffsetOutcome::refused(Refused::UnknownServerError)),
+                    _ => outcomes
+                        .next()
+                        .copied()
+                        .unwrap_or(OffsetOutcome::refused(Refused::UnknownServerError)),
                 };
                 let mut answer = list_offsets_response::ListOffsetsPartitionResponse::default();
                 answer.partition_index = partition.partition_index;
