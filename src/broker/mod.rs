@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod files;
+pub mod logging;
 pub mod machine;
 pub mod pump;
 pub mod source;

@@ -12,7 +12,7 @@
 //! - Memory is recycled without clearing. Builds with debug assertions poison it, so that reuse before completion shows.
 
 use std::cell::RefCell;
-use std::ops::{Deref, Range};
+use std::ops::{Deref, DerefMut, Range};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -415,6 +415,23 @@ impl Deref for RecvBuf {
                 // SAFETY: `filled` checked the bounds; the kernel does not own this buffer until `drop` returns it.
                 unsafe {
                     std::slice::from_raw_parts(
+                        shared.region.start.add(usize::from(*id) * RECV_BUF_BYTES),
+                        *len,
+                    )
+                }
+            }
+        }
+    }
+}
+
+impl DerefMut for RecvBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.0 {
+            RecvBytes::Owned(bytes) => bytes,
+            RecvBytes::Pooled { shared, id, len } => {
+                // SAFETY: as in `deref`; a buffer has one `RecvBuf`, so `&mut self` is the only access.
+                unsafe {
+                    std::slice::from_raw_parts_mut(
                         shared.region.start.add(usize::from(*id) * RECV_BUF_BYTES),
                         *len,
                     )

@@ -166,6 +166,7 @@ pub enum Op {
         path: PathBuf,
         mode: OpenMode,
     },
+    /// Completes after the operations of that file that are in flight; none may follow it.
     CloseFile {
         file: FileId,
     },
@@ -233,7 +234,8 @@ pub enum Op {
         conn: ConnId,
         chain: SendChain,
     },
-    /// Shuts the connection down and closes it: its `Recv` and `Send` in flight complete first (with an error), then this one.
+    /// Shuts the connection down and closes it: its `Recv` (with an error) and `Send` (with an error
+    /// or short) in flight complete first, then this one.
     CloseConn {
         conn: ConnId,
     },

@@ -242,7 +242,7 @@ fn lacking_storage(dir: &Path) -> Option<Fatal> {
         (None, true) => return None,
     };
     Some(Fatal {
-        code: "odirect-unsupported",
+        code: if caps.direct { "data-dir-not-durable" } else { "odirect-unsupported" },
         summary: format!("{} cannot hold durable data", dir.display()),
         found: format!("{}, O_DIRECT {}", caps.file_system, if caps.direct { "works" } else { "refused" }),
         means: means.into(),
