@@ -78,9 +78,17 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its loss costs time at the next start, nothing else.
+    /// Its loss costs time at the next start, or a read; nothing that was appended.
     fn is_derived(self) -> bool {
-        matches!(self, Kind::Derived | Kind::Snapshot | Kind::Trim { .. } | Kind::Retire | Kind::Delete)
+        matches!(
+            self,
+            Kind::OpenSegment { writable: false, .. }
+                | Kind::Derived
+                | Kind::Snapshot
+                | Kind::Trim { .. }
+                | Kind::Retire
+                | Kind::Delete
+        )
     }
 
     fn counts(self) -> bool {
@@ -274,11 +282,14 @@ pub fn run(core: &mut Core, log: &mut Log, id: u32, pool: &mut Pool, ops: &mut O
 
 fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
     const INTR: Errno = Errno(4);
+    // Too many open files: idle ones get closed.
+    const NFILE: Errno = Errno(23);
+    const MFILE: Errno = Errno(24);
     let planted = core.is_planted(Planted::RetryAfterError);
     let job = core.jobs.slots[id as usize].as_mut().expect("a job that failed");
     job.attempts += 1;
     job.at = 0;
-    let transient = matches!(errno, Errno::AGAIN | INTR) && job.attempts < ATTEMPTS_MAX;
+    let transient = matches!(errno, Errno::AGAIN | INTR | NFILE | MFILE) && job.attempts < ATTEMPTS_MAX;
     let no_space = errno == Errno::NOSPC && !job.kind.is_derived() && !log.deleting;
     if transient || no_space || planted {
         let log = job.log;

@@ -343,7 +343,7 @@ impl Rig {
                 }
                 ReadPlan::Opening => {
                     let opened = self.run(60_000, |rig| rig.events.contains(&Event::Opened(slot)));
-                    assert!(opened, "a file to read is opened");
+                    assert!(opened, "a file to read is opened: {:#?} {:?}", self.store.waits(), self.events);
                     self.events.retain(|event| *event != Event::Opened(slot));
                     self.store.plan_read(slot, request)
                 }
