@@ -1,10 +1,11 @@
 //! The one integration binary: a new suite is a module of it.
 
 mod captures;
+mod cli;
 mod conformance;
-mod pipeline;
-mod fuzz_replay;
 mod crash;
+mod fuzz_replay;
+mod pipeline;
 mod powerloss;
 mod support;
 mod tidy;
