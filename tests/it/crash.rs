@@ -8,7 +8,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use corelog::client::admin::NewTopic;
@@ -68,7 +68,8 @@ struct Rig {
 impl Rig {
     fn new(name: &str) -> Rig {
         // Below the ports that clients draw from: while nobody listens there, a client may be given that port and meet itself.
-        let first = 20_000 + (std::process::id() as u16 % 4000) * 3;
+        static RIGS: AtomicU16 = AtomicU16::new(0);
+        let first = 20_000 + (std::process::id() as u16 % 600) * 20 + RIGS.fetch_add(10, Ordering::Relaxed);
         let mut addresses = (first..).map(|port| format!("127.0.0.1:{port}"));
         let address = addresses.find(|a| TcpListener::bind(a.as_str()).is_ok()).expect("a free port");
         let mut rig = Rig { dir: fresh_dir(name), address, child: None };
