@@ -45,13 +45,24 @@ pub enum Tail {
     Scanned {
         /// What stands at `P`.
         stop: At,
-        /// `P` < `D` by the checkpoints.
-        below_flushed: bool,
+        /// `P` against `D` as the checkpoints know it.
+        flushed: Flushed,
         /// What lies behind `P`.
         later: Later,
         /// The file ends before `D`.
         short: bool,
     },
+}
+
+/// Where the chain ends, against what the checkpoints know to be flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// `P` >= `D`, or there never was a checkpoint.
+    Reached,
+    /// `P` < `D`.
+    Below,
+    /// There is a state file, but it is damaged: replacing it never leaves it so.
+    Unknown,
 }
 
 /// What stands where the chain ends.
@@ -105,6 +116,8 @@ pub enum Row {
     LostFile,
     /// A segment's header is damaged: what it held is unknown.
     HeaderDamaged,
+    /// The segment does not end as a write that never left would leave it, and the file that knows how far it was flushed is damaged.
+    StateDamaged,
     /// Bad or missing, and can be rebuilt from the segments.
     DerivedLost,
     /// A segment in sequence.
@@ -136,30 +149,21 @@ type Pattern = fn(&Evidence) -> bool;
 /// The table: a row applies where its pattern matches, which is one row for each evidence.
 pub const TABLE: [(Row, Pattern, Verdict); ROWS] = {
     use Evidence::{Derived, File as F, Tail as T};
-    use Later as L;
-    use Tail::Scanned as S;
+    use Flushed::{Below, Reached, Unknown};
     use Verdict::*;
     [
         (Row::CleanStop, |e| matches!(e, T(Tail::Clean)), Open),
-        (Row::NormalEnd, |e| ends(e, At::Nothing), EndHere),
-        (Row::TornTail, |e| ends(e, At::Bad), EndHere),
-        (
-            Row::LaterUnflushed,
-            |e| matches!(e, T(S { stop, below_flushed: false, later: L::Unflushed, short: false }) if *stop != At::Unreadable),
-            EndHere,
-        ),
-        (
-            Row::BelowFlushed,
-            |e| matches!(e, T(S { below_flushed, later, short: false, .. }) if readable(e) && (*below_flushed || *later == L::Flushed)),
-            Offline,
-        ),
-        (Row::Recycled, |e| ends(e, At::Foreign), EndHere),
-        (Row::Misplaced, |e| ends(e, At::Misplaced), EndHere),
+        (Row::NormalEnd, |e| ends(e, At::Nothing, &[Reached, Unknown]), EndHere),
+        (Row::TornTail, |e| ends(e, At::Bad, &[Reached]), EndHere),
+        (Row::LaterUnflushed, |e| matches!(scanned(e), Some((_, Reached, Later::Unflushed))), EndHere),
+        (Row::BelowFlushed, |e| matches!(scanned(e), Some((_, Below, _) | (_, _, Later::Flushed))), Offline),
+        (Row::Recycled, |e| ends(e, At::Foreign, &[Reached, Unknown]), EndHere),
+        (Row::Misplaced, |e| ends(e, At::Misplaced, &[Reached]), EndHere),
         (
             Row::Unreadable,
             |e| match e {
-                F(f) => f.header == Header::Unreadable,
-                T(S { short: false, .. }) => !readable(e),
+                F(file) => file.header == Header::Unreadable,
+                T(Tail::Scanned { stop, later, short: false, .. }) => is_unreadable(stop, later),
                 _ => false,
             },
             Offline,
@@ -172,17 +176,23 @@ pub const TABLE: [(Row, Pattern, Verdict); ROWS] = {
         (
             Row::LostFile,
             |e| match e {
-                F(f) => match f.header {
-                    Header::Valid => !f.follows,
-                    Header::Nothing => !f.newest || f.named,
-                    Header::Damaged | Header::Unreadable => false,
-                },
-                T(S { short, .. }) => *short,
+                F(File { header: Header::Valid, follows, .. }) => !follows,
+                F(File { header: Header::Nothing, newest, named, .. }) => !newest || *named,
+                T(Tail::Scanned { short, .. }) => *short,
                 _ => false,
             },
             Offline,
         ),
         (Row::HeaderDamaged, |e| matches!(e, F(File { header: Header::Damaged, .. })), Offline),
+        (
+            Row::StateDamaged,
+            |e| match scanned(e) {
+                Some((stop, Unknown, Later::Nothing)) => !matches!(stop, At::Nothing | At::Foreign),
+                Some((_, Unknown, Later::Unflushed)) => true,
+                _ => false,
+            },
+            Offline,
+        ),
         (Row::DerivedLost, |e| matches!(e, Derived { usable: false }), Rebuild),
         (Row::InSequence, |e| matches!(e, F(File { header: Header::Valid, follows: true, .. })), Open),
         (Row::DerivedUsable, |e| matches!(e, Derived { usable: true }), Open),
@@ -196,17 +206,24 @@ pub fn decide(evidence: &Evidence) -> (Row, Verdict) {
     (*row, *verdict)
 }
 
-/// The plain ends: at `D` or above, with nothing valid behind.
-fn ends(evidence: &Evidence, at: At) -> bool {
-    matches!(evidence, Evidence::Tail(Tail::Scanned { stop, below_flushed: false, later: Later::Nothing, short: false })
-        if *stop == at)
+/// What a walk found in a file that is long enough and can be read.
+fn scanned(evidence: &Evidence) -> Option<(At, Flushed, Later)> {
+    match evidence {
+        Evidence::Tail(Tail::Scanned { stop, flushed, later, short: false })
+            if !is_unreadable(stop, later) =>
+        {
+            Some((*stop, *flushed, *later))
+        }
+        _ => None,
+    }
 }
 
-fn readable(evidence: &Evidence) -> bool {
-    !matches!(
-        evidence,
-        Evidence::Tail(
-            Tail::Scanned { stop: At::Unreadable, .. } | Tail::Scanned { later: Later::Unreadable, .. }
-        )
-    )
+/// An end with nothing valid behind it.
+fn ends(evidence: &Evidence, at: At, where_to: &[Flushed]) -> bool {
+    let ends = |(stop, flushed, later)| stop == at && later == Later::Nothing && where_to.contains(&flushed);
+    scanned(evidence).is_some_and(ends)
+}
+
+fn is_unreadable(stop: &At, later: &Later) -> bool {
+    *stop == At::Unreadable || *later == Later::Unreadable
 }

@@ -19,7 +19,7 @@
 use std::path::Path;
 
 use super::checkpoint::{CleanStop, Mark, NotCheckpoint, PRODUCERS_NAME};
-use super::decide::{At, Evidence, Later, Row, Tail, Verdict, decide};
+use super::decide::{At, Evidence, Flushed, Later, Row, Tail, Verdict, decide};
 use super::epochs::EpochCache;
 use super::format::{GROUP_HEADER_BYTES, GroupHeader, PrevEnd, SEGMENT_HEADER_BYTES, index_name};
 use super::index::{Index, Reach, entries_per_segment};
@@ -181,7 +181,7 @@ impl<'a> Recovery<'a> {
         self.push(found, &walk, index, stored && stop.is_none());
         let Some(stop) = stop else { return Ok(true) };
         let short = found.len < seal.end;
-        let tail = Tail::Scanned { stop: at(&stop), below_flushed: true, later: Later::Nothing, short };
+        let tail = Tail::Scanned { stop: at(&stop), flushed: Flushed::Below, later: Later::Nothing, short };
         self.note(Evidence::Tail(tail));
         self.take_offline(found, walk.end, &stop);
         Ok(false)
@@ -211,7 +211,11 @@ impl<'a> Recovery<'a> {
         let (later, used_to) = self.later(found, &walk, &stop)?;
         let evidence = Tail::Scanned {
             stop: at(&stop),
-            below_flushed: walk.end < flushed,
+            flushed: match self.survey.state_damaged {
+                true => Flushed::Unknown,
+                false if walk.end < flushed => Flushed::Below,
+                false => Flushed::Reached,
+            },
             later,
             short: found.len < flushed,
         };

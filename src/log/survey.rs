@@ -50,6 +50,8 @@ pub struct Found {
 pub struct Survey {
     /// None if missing or damaged.
     pub state: Option<State>,
+    /// It is there, but damaged, unreadable, or another partition's.
+    pub state_damaged: bool,
     /// In order, each the successor of the one before.
     pub segments: Vec<Found>,
     /// Why the sequence ends before the last file.
@@ -129,7 +131,7 @@ impl Survey {
         match state {
             Some(Ok(state)) if state.key == key && state.directory == directory => self.state = Some(state),
             Some(Err(NotCheckpoint::Newer(version))) => return Err(OpenError::Newer { path, version }),
-            _ => {}
+            _ => self.state_damaged = true,
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 mod captures;
 mod cli;
 mod conformance;
-mod pipeline;
-mod fuzz_replay;
 mod crash;
+mod fuzz_replay;
+mod pipeline;
 mod powerloss;
 mod support;
 mod tidy;

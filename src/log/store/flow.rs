@@ -299,7 +299,7 @@ impl Store {
             if log.flush_now {
                 mark_dirty(log, &mut self.core);
             }
-            if log.deleting {
+            if log.deleting || self.core.stopping {
                 mark_todo(log, &mut self.core);
             }
         }

@@ -393,7 +393,7 @@ impl Log {
         let durable = self.ledger.durable().place.ordinal;
         let before = self.state.checkpointed.filter(|mark| mark.ordinal == durable);
         self.end_mark().or(before).or_else(|| {
-            let segment = self.segment(durable)?;
+            let segment = self.segment(durable).filter(|_| self.ledger.durable().place.position > 0)?;
             if segment.sealed {
                 return Some(segment.end_mark());
             }

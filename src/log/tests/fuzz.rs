@@ -257,7 +257,9 @@ fn check_end(disk: &Disk, story: &Story, recovered: &Recovered) -> Result<(), St
     if recovered.offline.is_some() {
         return Ok(());
     }
-    let intact = |s: &&State| disk.files.get(STATE_NAME).is_some_and(|bytes| *bytes == s.encode());
+    let readable = disk.unreadable.keys().all(|(name, _)| name != STATE_NAME);
+    let intact =
+        |s: &&State| readable && disk.files.get(STATE_NAME).is_some_and(|bytes| *bytes == s.encode());
     if let Some(state) = story.state.as_ref().filter(intact) {
         let marks = state.flushed.iter().chain(state.clean.as_ref().map(|c| &c.mark));
         let known = marks.map(|m| m.next_offset).max().unwrap_or(Offset(0));
@@ -296,7 +298,8 @@ fn run(seed: u64, planted: Option<Planted>) -> Result<(), String> {
         return Err("a damaged log was written to".into());
     }
     disk.unreadable = unreadable;
-    check_end(&disk, &story, &recovered)?;
+    let checked = check_end(&disk, &story, &recovered);
+    checked.map_err(|what| format!("{what}: {:?} {:?}", recovered.report, recovered.segments.last()))?;
     let again = disk.try_recover(planted).map_err(|e| e.to_string())?;
     if (&again.segments, again.next_offset, &again.offline)
         != (&recovered.segments, recovered.next_offset, &recovered.offline)

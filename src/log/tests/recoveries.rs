@@ -5,7 +5,9 @@ use crate::base::ids::{LeaderEpoch, Uuid};
 use crate::base::limits::ALIGN;
 use crate::base::offset::Offset;
 use crate::log::checkpoint::{CleanStop, Mark, PRODUCERS_NAME, State};
-use crate::log::decide::{At, Evidence, File, Header, Later, ROWS, Row, TABLE, Tail, Verdict, decide};
+use crate::log::decide::{
+    At, Evidence, File, Flushed, Header, Later, ROWS, Row, TABLE, Tail, Verdict, decide,
+};
 use crate::log::format::{index_name, segment_name};
 use crate::log::index::{Index, Reach};
 use crate::log::producers::{Checked, Producers};
@@ -71,9 +73,9 @@ fn every_evidence() -> Vec<Evidence> {
     }
     for stop in [At::Nothing, At::Bad, At::Foreign, At::Misplaced, At::Unreadable] {
         for later in [Later::Nothing, Later::Unflushed, Later::Flushed, Later::Unreadable] {
-            for below_flushed in both {
+            for flushed in [Flushed::Reached, Flushed::Below, Flushed::Unknown] {
                 for short in both {
-                    all.push(Evidence::Tail(Tail::Scanned { stop, below_flushed, later, short }));
+                    all.push(Evidence::Tail(Tail::Scanned { stop, flushed, later, short }));
                 }
             }
         }
@@ -89,7 +91,7 @@ fn every_evidence_matches_exactly_one_row() {
         assert_eq!(rows.len(), 1, "{evidence:?} matches {rows:?}");
         hit[rows[0] as usize] += 1;
         let (_, verdict) = decide(&evidence);
-        if let Evidence::Tail(Tail::Scanned { below_flushed: true, .. }) = evidence {
+        if let Evidence::Tail(Tail::Scanned { flushed: Flushed::Below, .. }) = evidence {
             assert_eq!(verdict, Verdict::Offline, "what was flushed is never cut off: {evidence:?}");
         }
     }
@@ -417,6 +419,20 @@ fn header_damaged() {
     put_state(&mut disk, &state());
     disk.bytes(1)[70] ^= 1;
     check(&mut disk, Row::HeaderDamaged, log.next, Some(0));
+}
+
+#[test]
+fn state_damaged() {
+    // How far was it flushed? The file that knew is damaged, so a torn group may have been acknowledged; a plain end may not.
+    let (mut disk, log) = (Disk::new(), three_groups());
+    log.store(&mut disk, 4096);
+    put_state(&mut disk, &state());
+    disk.files.get_mut("state").expect("a file")[20] ^= 1;
+    check(&mut disk, Row::NormalEnd, log.next, None);
+    disk.bytes(0)[log.end() as usize - 1] ^= 1;
+    check(&mut disk, Row::StateDamaged, log.groups[2].base, Some(log.groups[1].end));
+    disk.files.remove("state");
+    check(&mut disk, Row::TornTail, log.groups[2].base, None);
 }
 
 #[test]

@@ -392,7 +392,8 @@ impl Rig {
 
     pub fn stop(&mut self) {
         self.store.begin_stop();
-        assert!(self.run(60_000, |rig| rig.events.contains(&Event::Stopped)), "stops: {:?}", self.events);
+        let stopped = self.run(60_000, |rig| rig.events.contains(&Event::Stopped));
+        assert!(stopped, "stops: {:#?}", self.store.waits());
     }
 }
 
