@@ -21,7 +21,8 @@ pub fn install(config: &BrokerConfig) {
         "text" => false,
         _ => !terminal,
     };
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
     let colour = terminal && std::env::var_os("NO_COLOR").is_none();
     // A subscriber that is there already belongs to a test or to the program around us: it stays.
     let _ = if json {

@@ -27,7 +27,10 @@ pub fn cpus() -> usize {
 mod tests {
     #[test]
     fn memory_total_is_read() {
-        assert_eq!(super::meminfo_total("MemTotal:       24589312 kB\nMemFree: 1 kB\n"), Some(24_589_312 * 1024));
+        assert_eq!(
+            super::meminfo_total("MemTotal:       24589312 kB\nMemFree: 1 kB\n"),
+            Some(24_589_312 * 1024)
+        );
         assert_eq!(super::meminfo_total("nothing"), None);
     }
 }

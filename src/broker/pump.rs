@@ -160,7 +160,9 @@ impl Node {
 
     fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Deleted(key) => tracing::info!(topic = %key.topic, partition = %key.partition, "partition removed"),
+            Notice::Deleted(key) => {
+                tracing::info!(topic = %key.topic, partition = %key.partition, "partition removed")
+            }
             Notice::Dead(why) => {
                 tracing::error!(%why, "log directory failed: produce is refused until a restart");
                 self.dead = Some(why);

@@ -120,7 +120,10 @@ pub fn configure(options: &Options) -> Result<BrokerConfig, Fatal> {
             summary: format!("{} shards were asked for", config.shards),
             found: "this release serves one shard".into(),
             means: "several shards in one broker are not there yet".into(),
-            tries: vec!["--shards 1".into(), "one broker per core, each with its own --data-dir and --listen".into()],
+            tries: vec![
+                "--shards 1".into(),
+                "one broker per core, each with its own --data-dir and --listen".into(),
+            ],
         });
     }
     Ok(config)
@@ -275,7 +278,8 @@ fn free_bytes_min(io: &mut Io, dir: &Path, config: &BrokerConfig) -> u64 {
     let total = io.disk_space(dir).map_or(0, |space| space.total);
     let segment = config.get("log.segment.bytes").and_then(|(v, _)| v.parse::<u64>().ok()).unwrap_or(1 << 30);
     // Never more than a quarter of a small disk: two default segments are more than all of it.
-    let derived = (FREE_SEGMENTS * segment * u64::from(config.shards.max(1)) + total / FREE_SHARE).min(total / 4);
+    let derived =
+        (FREE_SEGMENTS * segment * u64::from(config.shards.max(1)) + total / FREE_SHARE).min(total / 4);
     config.free_bytes_min.unwrap_or(derived)
 }
 
@@ -306,7 +310,9 @@ fn announce(node: &Node, listening: &[(ListenerId, SocketAddr)], options: &Optio
     }
     let advertised = image.brokers.first().map(|b| format!("{}:{}", b.host, b.port)).unwrap_or_default();
     if listening.iter().any(|(_, addr)| addr.ip().is_unspecified()) && image.config.advertised.is_empty() {
-        tracing::warn!("clients are told to connect to {advertised}: set advertised.listeners for other machines");
+        tracing::warn!(
+            "clients are told to connect to {advertised}: set advertised.listeners for other machines"
+        );
     }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -340,7 +346,9 @@ fn bad_file(path: &Path, error: &std::io::Error) -> Fatal {
 fn bad_directory(dir: &Path, errno: Errno) -> Fatal {
     let (means, try_this) = match errno {
         Errno::ACCES => ("this user may not write there", format!("chown or chmod {}", dir.display())),
-        Errno::ROFS => ("the file system is mounted read-only", "mount -o remount,rw, or another --data-dir".into()),
+        Errno::ROFS => {
+            ("the file system is mounted read-only", "mount -o remount,rw, or another --data-dir".into())
+        }
         Errno::NOSPC => ("the disk is full", "free some space, or another --data-dir".into()),
         _ => ("the logs cannot be kept there", "another --data-dir".into()),
     };

@@ -14,10 +14,12 @@ pub mod target;
 pub mod units;
 
 mod bench;
+mod calibrate;
 mod consume;
 mod consume_from;
 mod demo;
 mod interrupt;
+mod log;
 mod produce;
 mod serve;
 mod topic;
@@ -56,8 +58,14 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Print records of a topic
     Consume(consume::ConsumeArgs),
+    /// Look at the files of a data directory
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Measure a broker under load
     Bench(bench::BenchArgs),
+    /// Measure what this machine allows
+    #[command(subcommand)]
+    Calibrate(calibrate::CalibrateCommand),
     /// What this binary is
     Version(version::VersionArgs),
 }
@@ -77,7 +85,9 @@ fn run(command: Command) -> Outcome {
         Command::Topic(command) => topic::run(command),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
+        Command::Log(command) => log::run(&command),
         Command::Bench(args) => bench::run(&args),
+        Command::Calibrate(command) => calibrate::run(&command),
         Command::Version(args) => version::run(&args),
     }
 }

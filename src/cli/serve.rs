@@ -1,38 +1,44 @@
-//! `corelog serve`: the arguments of a broker. What they mean is the broker's business.
+//! `corelog serve`: the arguments of a broker. What they mean is the broker's business, environment variables included.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::broker::{self, start::Options};
+use crate::base::error::Fatal;
+use crate::broker::start::{self, Options};
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::output::print;
+use crate::config::{describe, keys};
 
 #[derive(Args, Debug)]
 pub struct ServeArgs {
     /// Directory of the logs; created if it is not there
-    #[arg(long, env = "CORELOG_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Address for clients; port 0 takes a free one, which is printed
-    #[arg(long, env = "CORELOG_LISTEN", value_name = "HOST:PORT")]
-    pub listen: Option<String>,
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
     /// Threads that each own a core and its partitions
-    #[arg(long, env = "CORELOG_SHARDS", value_name = "N")]
-    pub shards: Option<u16>,
+    #[arg(long, value_name = "N")]
+    shards: Option<u16>,
     /// A TOML file with Kafka's property names, or a server.properties
-    #[arg(long, env = "CORELOG_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// For a laptop: ./data, one shard, little memory, loopback only
     #[arg(long)]
-    pub dev: bool,
+    dev: bool,
     /// Written once the broker answers, with its address in it
     #[arg(long, value_name = "FILE")]
-    pub ready_file: Option<PathBuf>,
-    /// A broker setting under Kafka's name
+    ready_file: Option<PathBuf>,
+    /// A broker setting under Kafka's name; may be repeated; `-X list` prints them
     #[arg(short = 'X', value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    set: Vec<String>,
 }
 
 pub fn run(args: ServeArgs) -> Outcome {
+    if args.set.iter().any(|item| item == "list") {
+        return list();
+    }
     let options = Options {
         data_dir: args.data_dir,
         listen: args.listen,
@@ -42,8 +48,37 @@ pub fn run(args: ServeArgs) -> Outcome {
         ready_file: args.ready_file,
         set: args.set,
     };
-    broker::start::serve(&options).map_err(|fatal| {
-        let exit = if fatal.code.starts_with("bad-config") { Exit::Usage } else { Exit::Environment };
-        Failure::new(exit, fatal)
-    })
+    start::serve(&options).map_err(|fatal| Failure::new(exit(&fatal), fatal))
+}
+
+/// Every key with its default and what it does.
+fn list() -> Outcome {
+    let lines = keys::broker_all().values().map(|opt| {
+        let default = opt.default.map_or("no default".to_string(), |value| format!("default {value}"));
+        format!("{:<44} {default}\n    {}\n", opt.key, describe::doc(opt))
+    });
+    print(&lines.collect::<String>())
+}
+
+/// What a supervisor needs to know: another start with the same arguments would end the same way (2 and 5), or might not (1).
+fn exit(fatal: &Fatal) -> Exit {
+    const ENVIRONMENT: &[&str] = &[
+        "uring-blocked",
+        "uring-disabled",
+        "kernel-old",
+        "memlock",
+        "odirect-unsupported",
+        "data-dir-unusable",
+        "data-dir-locked",
+        "listener-unknown-host",
+        "more-shards-than-served",
+        "port-in-use",
+    ];
+    if fatal.code.starts_with("bad-config") {
+        Exit::Usage
+    } else if ENVIRONMENT.contains(&fatal.code) {
+        Exit::Environment
+    } else {
+        Exit::Failed
+    }
 }

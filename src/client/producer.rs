@@ -270,9 +270,7 @@ impl Producer {
                 let what = format!("producing to topic {}", self.topic);
                 return Err(ClientError::Deadline { what, after, last: Box::new(error) });
             }
-            if let Err(fatal) = self.settle(&error) {
-                return Err(fatal);
-            }
+            self.settle(&error)?;
             self.cluster.forget(&error);
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_secs(1));

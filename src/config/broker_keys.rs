@@ -14,6 +14,18 @@ const fn key(
     Opt { key, kind, default, allowed, dynamic: false, effect: true, doc }
 }
 
+impl Opt {
+    const fn without_effect(mut self) -> Opt {
+        self.effect = false;
+        self
+    }
+
+    const fn alterable(mut self) -> Opt {
+        self.dynamic = true;
+        self
+    }
+}
+
 const RUNTIMES: &[&str] = &["auto", "uring"];
 const FLUSH_MODES: &[&str] = &["auto", "each"];
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
@@ -70,7 +82,7 @@ pub const BROKER_KEYS: &[Opt] = &[
     key("log.roll.hours", Int, Some("168"), Allowed::AtLeast(1),
         "Coarser form of log.roll.ms; used where that is not set."),
     key("max.connections.per.ip", Int, Some("2147483647"), Allowed::AtLeast(0),
-        "Connections from one address."),
+        "Connections from one address.").without_effect(),
     key("memory", Long, None, Allowed::AtLeast(16 << 20),
         "Memory of all pools. The smaller of 1 GiB and a quarter of what the process may use where it is not set."),
     key("memory.tail.cache", Long, None, Allowed::AtLeast(0),
@@ -80,7 +92,7 @@ pub const BROKER_KEYS: &[Opt] = &[
     key("num.partitions", Int, Some("1"), Allowed::AtLeast(1),
         "Partitions of topics created without a count."),
     key("producer.id.expiration.ms", Int, Some("86400000"), Allowed::AtLeast(1),
-        "An idempotent producer that is silent for this long is forgotten."),
+        "An idempotent producer that is silent for this long is forgotten.").alterable(),
     key("replication.factor.clamp", Boolean, Some("false"), Allowed::Any,
         "Store topics once whatever replication factor they ask for, instead of refusing them, and report 1."),
     key("runtime", String, Some("auto"), Allowed::OneOf(RUNTIMES),

@@ -431,7 +431,10 @@ impl DerefMut for RecvBuf {
             RecvBytes::Pooled { shared, id, len } => {
                 // SAFETY: as in `deref`; a buffer has one `RecvBuf`, so `&mut self` is the only access.
                 unsafe {
-                    std::slice::from_raw_parts_mut(shared.region.start.add(usize::from(*id) * RECV_BUF_BYTES), *len)
+                    std::slice::from_raw_parts_mut(
+                        shared.region.start.add(usize::from(*id) * RECV_BUF_BYTES),
+                        *len,
+                    )
                 }
             }
         }

@@ -211,6 +211,13 @@ impl Stage {
         self.stretches.push_back(Stretch { ordinal, from: 0, end: header.len() as u64, next_offset: base });
     }
 
+    /// Goes on behind the end of a segment that was closed in order.
+    pub fn reopen(&mut self, ordinal: u64, end: u64, next_offset: Offset, last_group: u64, chain: Chain) {
+        self.chain = chain;
+        self.last_group = last_group;
+        self.stretches.push_back(Stretch { ordinal, from: end, end, next_offset });
+    }
+
     /// Copies one batch to the end of the active segment; returns the position of it, or of the group that begins with it. `writing`: writes
     /// of this log are in flight.
     pub fn push(

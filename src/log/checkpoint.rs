@@ -13,7 +13,7 @@
 //! # When `state` is written
 //! 1. **Before the first append after a start**: leader epoch and, where the last segment is not reopened, generation grow by one, and
 //!    `clean` is none. Only after that write is flushed may the header of a segment or a group leave.
-//! 2. After a flush, now and then (default 1 s), with a new [`FlushMark`]. Everything below it was possibly acknowledged.
+//! 2. After a flush, now and then (default 1 s), with `flushed` moved on.
 //! 3. When the log start moves, before any file of the range goes away.
 //! 4. At a clean stop, when every write has completed and is flushed: `clean` says where the log ends, so that it opens without a scan.
 //!    The `producers` snapshot and the `.idx` of the last segment are written before it.
@@ -118,38 +118,61 @@ pub struct State {
     pub log_start: Offset,
     pub epochs: EpochCache,
     pub clean: Option<CleanStop>,
-    pub flushed: Option<FlushMark>,
+    /// Known flushed: everything below was possibly acknowledged.
+    pub flushed: Option<Mark>,
 }
 
-/// Where the log ended when it was closed in order.
+/// A place behind a group of a segment, with what it takes to find and to continue the chain there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CleanStop {
+pub struct Mark {
     pub ordinal: u64,
     pub segment: Uuid,
-    /// Position behind the last group's last byte.
+    /// Position behind the last byte of the last group, or of the segment's header if it has none. Never rounded up.
     pub end: u64,
     pub next_offset: Offset,
-    /// Check of the last group, or of the segment's header if it has none.
+    /// Check of the last group, or of the segment's header.
     pub last_check: u32,
     /// Position of that group; 0 if there is none.
     pub last_group: u64,
     /// Number that the next group of this segment gets.
     pub next_seq: u64,
+}
+
+/// Where the log ended when it was closed in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CleanStop {
+    pub mark: Mark,
     /// Whether the segment may be appended to. False where its end was found by recovery.
     pub reopen: bool,
 }
 
-/// A position that was known flushed, with what it takes to resume the chain there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlushMark {
-    pub ordinal: u64,
-    pub segment: Uuid,
-    /// Behind the last byte of a group, or of the segment's header.
-    pub position: u64,
-    pub next_offset: Offset,
-    /// Check of the group that ends there, or of the header.
-    pub last_check: u32,
-    pub next_seq: u64,
+impl Mark {
+    /// Whether it lies in this segment.
+    pub fn is_in(&self, ordinal: u64, segment: Uuid) -> bool {
+        self.ordinal == ordinal && self.segment == segment
+    }
+
+    fn put(&self, put: &mut Put) {
+        put.u64(self.ordinal);
+        put.uuid(self.segment);
+        put.u64(self.end);
+        put.i64(self.next_offset.0);
+        put.u32(self.last_check);
+        put.u64(self.last_group);
+        put.u64(self.next_seq);
+    }
+
+    fn take(take: &mut Take) -> Option<Mark> {
+        Some(Mark {
+            ordinal: take.u64()?,
+            segment: take.uuid()?,
+            end: take.u64()?,
+            next_offset: take.offset()?,
+            last_check: take.u32()?,
+            last_group: take.u64()?,
+            next_seq: take.u64()?,
+        })
+    }
 }
 
 impl State {
@@ -165,23 +188,12 @@ impl State {
         put.i64(self.log_start.0);
         put.u8(u8::from(self.clean.is_some()));
         if let Some(clean) = &self.clean {
-            put.u64(clean.ordinal);
-            put.uuid(clean.segment);
-            put.u64(clean.end);
-            put.i64(clean.next_offset.0);
-            put.u32(clean.last_check);
-            put.u64(clean.last_group);
-            put.u64(clean.next_seq);
+            clean.mark.put(&mut put);
             put.u8(u8::from(clean.reopen));
         }
         put.u8(u8::from(self.flushed.is_some()));
         if let Some(mark) = &self.flushed {
-            put.u64(mark.ordinal);
-            put.uuid(mark.segment);
-            put.u64(mark.position);
-            put.i64(mark.next_offset.0);
-            put.u32(mark.last_check);
-            put.u64(mark.next_seq);
+            mark.put(&mut put);
         }
         put.u32(self.epochs.entries().len() as u32);
         for (epoch, start) in self.epochs.entries() {
@@ -207,27 +219,11 @@ impl State {
             log_start: take.offset()?,
             clean: match take.flag()? {
                 false => None,
-                true => Some(CleanStop {
-                    ordinal: take.u64()?,
-                    segment: take.uuid()?,
-                    end: take.u64()?,
-                    next_offset: take.offset()?,
-                    last_check: take.u32()?,
-                    last_group: take.u64()?,
-                    next_seq: take.u64()?,
-                    reopen: take.flag()?,
-                }),
+                true => Some(CleanStop { mark: Mark::take(&mut take)?, reopen: take.flag()? }),
             },
             flushed: match take.flag()? {
                 false => None,
-                true => Some(FlushMark {
-                    ordinal: take.u64()?,
-                    segment: take.uuid()?,
-                    position: take.u64()?,
-                    next_offset: take.offset()?,
-                    last_check: take.u32()?,
-                    next_seq: take.u64()?,
-                }),
+                true => Some(Mark::take(&mut take)?),
             },
             epochs: {
                 let mut entries = Vec::new();

@@ -71,6 +71,11 @@ impl Ledger {
         self.durable
     }
 
+    /// Number of the first write that is not durable.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
     /// Where the last write that was entered reaches.
     pub fn last(&self) -> Reach {
         self.writes.back().map_or(self.durable, |w| w.reach)

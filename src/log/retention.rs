@@ -6,12 +6,9 @@
 
 use super::format::{SEGMENT_HEADER_BYTES, index_name, segment_name};
 use super::segment::{Handle, Segment};
-use super::store::Ops;
-use super::store::background::close;
 use super::store::core::Core;
 use super::store::jobs::{Job, Kind, Step};
 use super::store::partition::{Log, Setup, mark_todo};
-use super::store::reads::Orphan;
 use crate::base::offset::Offset;
 use crate::io::{Mono, OpenMode};
 
@@ -19,12 +16,11 @@ impl Log {
     /// Behind the last record that retention lets go now.
     fn expired(&self, now: Mono, wall_ms: i64) -> Offset {
         let mut start = self.log_start_wanted;
-        if !self.config.delete {
+        if !self.config.delete || self.read_only {
             return start;
         }
         let mut bytes: u64 = self.segments.iter().map(Segment::file_end).sum();
-        let candidates = self.segments.len().saturating_sub(1);
-        for segment in self.segments.iter().take(candidates).filter(|s| s.sealed) {
+        for segment in self.segments.iter().take_while(|s| self.is_over(s)) {
             let size = segment.file_end();
             let too_much =
                 self.config.retention_bytes >= 0 && bytes - size >= self.config.retention_bytes as u64;
@@ -35,6 +31,11 @@ impl Log {
             start = start.max(segment.next_offset.min(self.high_watermark));
         }
         start
+    }
+
+    /// Its successor's header is flushed: the log goes on without it.
+    fn is_over(&self, segment: &Segment) -> bool {
+        segment.sealed && segment.ordinal < self.ledger.durable().place.ordinal
     }
 
     fn is_old(&self, segment: &Segment, now: Mono, wall_ms: i64) -> bool {
@@ -64,53 +65,60 @@ impl Log {
         let Some(last) = self.segments.back() else { return false };
         let aged = now.since_ms(last.created) >= self.config.segment_ms;
         let flushed = self.is_flushed() && !self.deleting;
-        self.config.delete && flushed && aged && !last.is_empty() && self.is_old(last, now, wall_ms)
+        self.config.delete
+            && !self.read_only
+            && flushed
+            && aged
+            && !last.is_empty()
+            && self.is_old(last, now, wall_ms)
     }
 
-    /// Cuts the zeros behind the end of sealed segments.
-    pub(in crate::log) fn trim(&mut self, core: &mut Core) {
-        let index = self.index();
-        let mut jobs = 0;
+    /// Finishes sealed segments: cuts the zeros behind their end, writes index and producers snapshot.
+    pub(in crate::log) fn finish_sealed(&mut self, core: &mut Core) {
         if self.extending {
             return;
         }
-        for segment in self.segments.iter_mut().filter(|s| s.sealed && !s.trimmed) {
+        while let Some(segment) = self.segments.iter_mut().find(|s| s.sealed && !s.trimmed) {
             segment.trimmed = true;
-            let (Handle::Open(file), true) = (segment.handle, segment.writable) else { continue };
-            let (kind, steps) =
-                (Kind::Trim { ordinal: segment.ordinal }, [Step::Truncate(segment.file_end())]);
-            core.jobs.add(Job::new(index, kind, Some(file), steps));
-            jobs += 1;
-        }
-        if jobs > 0 {
-            self.jobs += jobs;
-            self.trims += jobs;
+            let (ordinal, end) = (segment.ordinal, segment.file_end());
+            if let Some(file) = segment.handle.file().filter(|_| segment.writable) {
+                self.trims += 1;
+                let job = Job::new(self.index(), Kind::Trim { ordinal }, Some(file), [Step::Truncate(end)]);
+                self.start(core, job);
+            }
+            self.write_index(core, ordinal);
             self.apply_retention(core);
+        }
+        let wanted = !self.snapshotting && self.segments.iter().rev().skip(1).all(|s| s.sealed);
+        if let Some(bytes) = self.snapshot.take_if(|_| wanted) {
+            self.write_snapshot(core, bytes);
         }
     }
 
     /// Removes or recycles the files of segments that lie wholly before the persisted log start.
-    pub(in crate::log) fn retire(&mut self, core: &mut Core, ops: &mut Ops) {
-        while self.segments.len() > 1 {
-            let front = &self.segments[0];
-            if !(front.sealed && front.trimmed) || front.next_offset > self.log_start || self.trims > 0 {
+    pub(in crate::log) fn retire(&mut self, core: &mut Core) {
+        let mut steps = Vec::new();
+        while !self.retiring && self.trims == 0 {
+            let Some(front) = self.segments.front() else { break };
+            if !(self.is_over(front) && front.trimmed) || front.next_offset > self.log_start {
+                break;
+            }
+            let Some(segment) = self.segments.pop_front() else { break };
+            if steps.is_empty() && self.recycle(core, &segment) {
                 return;
             }
-            let Some(segment) = self.segments.pop_front() else { return };
-            if self.recycle(core, &segment) {
-                continue;
-            }
             if let Handle::Open(file) = segment.handle {
-                match segment.readers {
-                    0 => close(core, file, ops),
-                    readers => core.orphans.push(Orphan { file, readers }),
-                }
+                core.leave(file, segment.readers);
             }
-            let steps = [
+            steps.extend([
                 Step::Remove(self.dir.join(segment_name(segment.ordinal))),
                 Step::Remove(self.dir.join(index_name(segment.ordinal))),
+                // In order: what a crash leaves has no gap.
                 Step::SyncDir(self.dir.clone()),
-            ];
+            ]);
+        }
+        if !steps.is_empty() {
+            self.retiring = true;
             self.start(core, Job::new(self.index(), Kind::Retire, None, steps));
         }
     }
@@ -134,7 +142,7 @@ impl Log {
             Step::Write(vec![0; SEGMENT_HEADER_BYTES]),
             Step::Flush,
         ]);
-        self.preparing = Some(ordinal);
+        (self.preparing, self.retiring) = (Some(ordinal), true);
         self.start(core, Job::new(self.index(), Kind::Prepare { ordinal, zeroed }, None, steps));
         core.recycled += 1;
         true
@@ -147,7 +155,7 @@ impl Log {
         }
         self.removing = true;
         let mut steps = Vec::new();
-        if self.has_directory {
+        if self.exists {
             let files = self.segments.iter().filter_map(|s| s.handle.file());
             steps.extend(files.chain(self.next.and_then(|n| n.file)).map(Step::CloseOther));
             let ordinals = self.segments.iter().map(|s| s.ordinal);

@@ -4,8 +4,10 @@
 //! the window then changes no metadata, and one flush serves all files of the device. Only the stretches of `append.rs` are still
 //! written; a sealed segment never changes.
 
+use super::checkpoint::Mark;
 use super::format::SEGMENT_HEADER_BYTES;
 use super::index::{Index, Reach};
+use super::recovered::SegmentMeta;
 use crate::base::ids::Uuid;
 use crate::base::limits::{ALIGN, ZERO_AHEAD_BYTES_MAX, ZERO_AHEAD_BYTES_MIN};
 use crate::base::offset::Offset;
@@ -44,8 +46,10 @@ pub struct Segment {
     pub end: u64,
     /// Check of its last group, or of its header.
     pub check: u32,
-    /// Position of its last group; 0 if it has none.
+    pub header_check: u32,
+    /// Position of its last group, 0 if it has none, and the number of the next. Known of segments that were active in this process.
     pub last_group: u64,
+    pub next_seq: u64,
     pub created: Mono,
     pub index: Index,
     pub handle: Handle,
@@ -82,7 +86,9 @@ impl Segment {
             next_offset: base_offset,
             end: SEGMENT_HEADER_BYTES as u64,
             check,
+            header_check: check,
             last_group: 0,
+            next_seq: 0,
             created: now,
             index,
             handle: Handle::Closed,
@@ -93,6 +99,33 @@ impl Segment {
             sealed: false,
             trimmed: false,
             recyclable: true,
+        }
+    }
+
+    /// A segment that recovery found.
+    pub fn found(meta: SegmentMeta, now: Mono) -> Segment {
+        let header = &meta.header;
+        let mut segment =
+            Segment::new(header.ordinal, header.uuid, header.base_offset, meta.last_check, meta.index, now);
+        segment.next_offset = meta.next_offset;
+        segment.end = meta.end;
+        (segment.last_group, segment.next_seq) = (meta.last_group, meta.next_seq);
+        (segment.sealed, segment.trimmed) = (true, true);
+        segment.recyclable = !meta.crash_ended;
+        segment.zeroed = segment.file_end();
+        segment
+    }
+
+    /// Its end, as a checkpoint names it.
+    pub fn end_mark(&self) -> Mark {
+        Mark {
+            ordinal: self.ordinal,
+            segment: self.uuid,
+            end: self.end,
+            next_offset: self.next_offset,
+            last_check: self.check,
+            last_group: self.last_group,
+            next_seq: self.next_seq,
         }
     }
 

@@ -10,6 +10,7 @@ pub(super) mod core;
 mod flow;
 pub(super) mod jobs;
 mod memory;
+mod opening;
 pub(super) mod partition;
 pub(super) mod reads;
 mod stop;
@@ -280,8 +281,14 @@ impl Store {
         key: PartitionKey,
         config: LogConfig,
     ) -> Result<LogSlot, Fatal> {
-        let _ = source;
-        Ok(self.create(key, config))
+        let slot = self.create(key, config);
+        let Some((log, core)) = self.log_and_core(slot) else { return Ok(slot) };
+        let opened = opening::open(log, core, source);
+        if opened.is_err() {
+            self.logs[slot.index as usize].log = None;
+            self.free.push(slot.index);
+        }
+        opened.map(|()| slot)
     }
 
     /// A new log. Its directory and first segment are made at the first append.
@@ -406,7 +413,7 @@ impl Store {
     /// log starts there already.
     pub fn set_log_start(&mut self, slot: LogSlot, offset: Offset) -> Result<(), Refused> {
         let (log, core) = self.log_and_core(slot).ok_or(Refused::UnknownTopicOrPartition)?;
-        if core.dead.is_some() {
+        if core.dead.is_some() || log.read_only {
             return Err(Refused::KafkaStorageError);
         }
         if offset > log.high_watermark {
@@ -430,9 +437,7 @@ impl Store {
         self.core.now = self.core.now.max(now);
         match self.core.pending.take(tag) {
             Some(Pending::Write(write)) => self.write_done(write, done, ops),
-            Some(Pending::Flush { round, flush, attempts }) => {
-                self.flush_done(round, flush, attempts, &done, ops);
-            }
+            Some(Pending::Flush { round, flush }) => self.flush_done(round, flush, &done, ops),
             Some(Pending::Job { job, write }) => self.job_done(job, write, done, ops),
             Some(Pending::Close) => {}
             None => debug_assert!(false, "a completion without an operation"),
@@ -462,6 +467,11 @@ impl Store {
     /// Commit, flush and tail counters; the shard adds them to its own.
     pub fn counters(&self) -> &Counters {
         &self.core.counters
+    }
+
+    /// Segment files that were made of retired ones.
+    pub fn recycled(&self) -> u64 {
+        self.core.recycled
     }
 
     pub fn describe(&self, slot: LogSlot) -> Description {

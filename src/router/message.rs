@@ -58,11 +58,20 @@ pub struct ProduceOutcome {
     pub log_start: i64,
     /// Kafka's text for the error, where clients show it.
     pub message: Option<&'static str>,
+    /// Index within the batch of the record to blame.
+    pub record: Option<i32>,
 }
 
 impl ProduceOutcome {
     pub fn refused(error: Refused, message: Option<&'static str>) -> ProduceOutcome {
-        ProduceOutcome { error: Some(error), base_offset: -1, append_time_ms: -1, log_start: -1, message }
+        ProduceOutcome {
+            error: Some(error),
+            base_offset: -1,
+            append_time_ms: -1,
+            log_start: -1,
+            message,
+            record: None,
+        }
     }
 }
 

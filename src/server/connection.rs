@@ -68,7 +68,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(id: ConnId, peer: SocketAddr, generation: u32, splitter: FrameSplitter, now: Mono) -> Connection {
+    pub fn new(
+        id: ConnId,
+        peer: SocketAddr,
+        generation: u32,
+        splitter: FrameSplitter,
+        now: Mono,
+    ) -> Connection {
         Connection {
             id,
             peer,

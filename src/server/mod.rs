@@ -94,7 +94,8 @@ impl Server {
     /// Starts to accept on a listener.
     pub fn serve(&mut self, listener: ListenerId) {
         self.listeners.push((listener, true));
-        self.ops.push((Op::Accept { listener }, Token::new(TOKEN_ACCEPT, 0, self.listeners.len() as u32 - 1)));
+        self.ops
+            .push((Op::Accept { listener }, Token::new(TOKEN_ACCEPT, 0, self.listeners.len() as u32 - 1)));
     }
 
     pub fn connections(&self) -> usize {
@@ -193,7 +194,8 @@ impl Server {
     /// Accepts no more and closes each connection as soon as it is owed nothing.
     pub fn begin_stop(&mut self) {
         self.stopping = true;
-        let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| c.owes_nothing()).map(|(at, _)| at).collect();
+        let idle: Vec<usize> =
+            self.connections.iter().filter(|(_, c)| c.owes_nothing()).map(|(at, _)| at).collect();
         for at in idle {
             self.close(at);
         }
@@ -291,7 +293,10 @@ impl Server {
         conn.stalled = true;
         if conn.receiving && !conn.cancelling {
             conn.cancelling = true;
-            self.ops.push((Op::CancelRecv { conn: conn.id }, Token::new(TOKEN_CANCEL, conn.generation, at as u32)));
+            self.ops.push((
+                Op::CancelRecv { conn: conn.id },
+                Token::new(TOKEN_CANCEL, conn.generation, at as u32),
+            ));
         }
         self.stalled.push(at);
     }
@@ -311,7 +316,8 @@ impl Server {
         }
         conn.sending = true;
         conn.send_since = now;
-        self.ops.push((Op::Send { conn: conn.id, chain }, Token::new(TOKEN_SEND, conn.generation, at as u32)));
+        self.ops
+            .push((Op::Send { conn: conn.id, chain }, Token::new(TOKEN_SEND, conn.generation, at as u32)));
     }
 
     fn sent(&mut self, at: usize, done: Done, cx: &mut Cx<'_>) {

@@ -29,7 +29,12 @@ pub struct Encoded {
 
 impl Encoded {
     pub fn bytes(bytes: Vec<u8>) -> Encoded {
-        Encoded { parts: Some(vec![SendPart::Bytes(bytes)]), stamps: Stamps::default(), close: false, copied_bytes: 0 }
+        Encoded {
+            parts: Some(vec![SendPart::Bytes(bytes)]),
+            stamps: Stamps::default(),
+            close: false,
+            copied_bytes: 0,
+        }
     }
 
     /// An answer that could not be encoded is our own bug: the client must not wait for it.
@@ -45,7 +50,9 @@ impl Pending {
             (Pending::Fetch(waiting), ReplyBody::Fetch(outcomes)) => waiting.answer(outcomes),
             (Pending::ListOffsets(waiting), ReplyBody::ListOffsets(outcomes)) => waiting.answer(&outcomes),
             (Pending::EpochEnds(waiting), ReplyBody::EpochEnds(outcomes)) => waiting.answer(&outcomes),
-            (Pending::DeleteRecords(waiting), ReplyBody::DeleteRecords(outcomes)) => waiting.answer(&outcomes),
+            (Pending::DeleteRecords(waiting), ReplyBody::DeleteRecords(outcomes)) => {
+                waiting.answer(&outcomes)
+            }
             _ => {
                 debug_assert!(false, "a reply of another kind than its request");
                 Encoded::failed()

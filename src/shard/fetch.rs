@@ -120,12 +120,7 @@ impl Shard {
             let outcome = match self.look_at(part, left as u32, look.bytes == 0, read_committed, cx) {
                 Err(error) => {
                     look.urgent = true;
-                    let known = self.bounds(&part.key).filter(|_| error == Refused::OffsetOutOfRange);
-                    let refused = FetchOutcome::refused(error);
-                    match known {
-                        Some(bounds) => FetchOutcome { log_start: bounds.log_start, ..refused },
-                        None => refused,
-                    }
+                    FetchOutcome::refused(error)
                 }
                 Ok((outcome, Planned::Opening)) => {
                     look.opening = true;
@@ -164,7 +159,10 @@ impl Shard {
             records: Records::default(),
         };
         if part.last_fetched_epoch != LeaderEpoch::NONE {
-            let (epoch, end) = self.store.epoch_end(slot, part.last_fetched_epoch);
+            let (epoch, end) = self.epoch_end(slot, &bounds, part.last_fetched_epoch);
+            if epoch == LeaderEpoch::NONE {
+                return Err(Refused::OffsetOutOfRange);
+            }
             if epoch < part.last_fetched_epoch || end < part.from {
                 outcome.diverging = Some((epoch, end));
                 return Ok((outcome, Planned::Now));

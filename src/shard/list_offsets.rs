@@ -8,7 +8,7 @@ use crate::base::ids::LeaderEpoch;
 use crate::base::offset::Offset;
 use crate::io::Errno;
 use crate::io::buffer::Block;
-use crate::log::store::{ColdRead, LogSlot, ReadPlan, ReadRequest, Records};
+use crate::log::store::{Bounds, ColdRead, LogSlot, ReadPlan, ReadRequest, Records};
 use crate::router::message::{
     EpochEndOutcome, EpochEnds, ListOffsets, ListOffsetsPart, OffsetOutcome, ReplyBody,
 };
@@ -105,7 +105,7 @@ impl Shard {
                 Some(from) => return Ok(Asked::Search(slot, from.max(bounds.log_start.get()))),
                 None => OffsetOutcome::NONE,
             },
-            _ => return Err(Refused::InvalidRequest),
+            _ => return Err(Refused::UnsupportedVersion),
         };
         Ok(Asked::Known(known))
     }
@@ -210,13 +210,30 @@ impl Shard {
     pub(super) fn epoch_ends(&mut self, ends: EpochEnds) {
         let outcomes = ends.parts.iter().map(|part| match self.current(&part.key, part.current_epoch) {
             Err(error) => EpochEndOutcome { error: Some(error), epoch: LeaderEpoch::NONE, end: -1 },
-            Ok((slot, _)) => {
-                let (epoch, end) = self.store.epoch_end(slot, part.epoch);
+            Ok((slot, bounds)) => {
+                let (epoch, end) = self.epoch_end(slot, &bounds, part.epoch);
                 EpochEndOutcome { error: None, epoch, end: end.0 }
             }
         });
         let outcomes = outcomes.collect();
         self.reply(ends.ticket, ReplyBody::EpochEnds(outcomes));
+    }
+}
+
+impl Shard {
+    /// Where an epoch ends, with the answers that Kafka gives outside of what the log has seen: nothing for a later epoch, and the
+    /// asked epoch itself, ending where the log begins, for an earlier one.
+    pub(super) fn epoch_end(&self, slot: LogSlot, bounds: &Bounds, asked: LeaderEpoch) -> (LeaderEpoch, Offset) {
+        if asked == LeaderEpoch::NONE || asked > bounds.leader_epoch {
+            return (LeaderEpoch::NONE, Offset(-1));
+        }
+        if asked == bounds.leader_epoch {
+            return (asked, bounds.log_end.get());
+        }
+        match self.store.epoch_end(slot, asked) {
+            (LeaderEpoch::NONE, _) => (asked, bounds.log_start.get()),
+            known => known,
+        }
     }
 }
 

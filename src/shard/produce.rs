@@ -30,10 +30,7 @@ impl Shard {
                     }
                     outcome
                 }
-                Err((error, message)) => ProduceOutcome {
-                    log_start: self.bounds(&asked.key).map_or(-1, |b| b.log_start.get().0),
-                    ..ProduceOutcome::refused(error, message)
-                },
+                Err(refused) => refused,
             };
             outcomes.push(outcome);
         }
@@ -69,13 +66,14 @@ impl Shard {
         part: &ProducePart<'_>,
         version: i16,
         cx: &mut Cx<'_>,
-    ) -> Result<(usize, Offset, ProduceOutcome), (Refused, Option<&'static str>)> {
+    ) -> Result<(usize, Offset, ProduceOutcome), ProduceOutcome> {
         let Some(partition) = self.partitions.get(&part.key) else {
-            return Err((Refused::UnknownTopicOrPartition, None));
+            return Err(ProduceOutcome::refused(Refused::UnknownTopicOrPartition, None));
         };
         let slot = partition.slot;
         if self.dead.is_some() {
-            return Err((Refused::KafkaStorageError, Some("a write or flush of this log directory failed")));
+            let why = "a write or flush of this log directory failed";
+            return Err(ProduceOutcome::refused(Refused::KafkaStorageError, Some(why)));
         }
         let rules = &partition.rules;
         let limits = batch::Accept {
@@ -88,12 +86,24 @@ impl Shard {
             compact: rules.compact,
             now_ms: cx.wall_ms,
         };
-        batch::accept(part.records, &limits).map_err(|refusal| (refusal.error, refusal.message))?;
+        let log_start = self.store.bounds(slot).log_start.get().0;
+        let batch = batch::accept(part.records, &limits).map_err(|refusal| ProduceOutcome {
+            record: refusal.record,
+            // Kafka knows the log only where its record validator, which is the log's, refused.
+            log_start: if judged_by_log(refusal.error) { log_start } else { -1 },
+            ..ProduceOutcome::refused(refusal.error, refusal.message)
+        })?;
+        if batch.is_transactional() {
+            return Err(ProduceOutcome::refused(Refused::TransactionalIdAuthorizationFailed, None));
+        }
         let appended = match self.store.append(slot, part.records, cx.pool, cx.now, cx.wall_ms) {
             Ok(appended) => appended,
-            Err(NotAppended::Refused(error)) => return Err((error, None)),
+            Err(NotAppended::Refused(error)) => {
+                return Err(ProduceOutcome { log_start, ..ProduceOutcome::refused(error, None) });
+            }
             Err(NotAppended::NoMemory) => {
-                return Err((Refused::KafkaStorageError, Some("out of staging memory")));
+                let why = "out of staging memory";
+                return Err(ProduceOutcome::refused(Refused::KafkaStorageError, Some(why)));
             }
         };
         self.counters.produce_bytes_total += part.records.len() as u64;
@@ -103,6 +113,7 @@ impl Shard {
             append_time_ms: appended.append_time_ms,
             log_start: self.store.bounds(slot).log_start.get().0,
             message: None,
+            record: None,
         };
         Ok((slot.index as usize, appended.next_offset, outcome))
     }
@@ -149,4 +160,8 @@ impl Shard {
             self.reply(state.ticket, ReplyBody::Produce(state.outcomes));
         }
     }
+}
+
+fn judged_by_log(error: Refused) -> bool {
+    matches!(error, Refused::InvalidTimestamp | Refused::OutOfOrderSequence | Refused::InvalidProducerEpoch)
 }

@@ -5,7 +5,7 @@
 //! 13 topics by id, 15 replica id in a tag, 16 endpoints in responses, 17 and 18 tags of followers.
 
 use crate::wire::api::ApiKey;
-use crate::wire::error::WireError;
+use crate::wire::error::{WireError, codes};
 use crate::wire::frame::{self, RequestHeader};
 use crate::wire::primitive::{Reader, Span, put_length, put_no_tags, put_null};
 use crate::wire::topics::{
@@ -180,8 +180,8 @@ pub struct FetchedPartition<'a> {
 }
 
 impl FetchedPartition<'static> {
-    /// A partition that was not read: all offsets -1. Kafka's list of aborted transactions is null after an error at the log, and empty
-    /// where no log was found; the former is written here, and no client has been seen to care.
+    /// A partition that was not read: all offsets -1. As in Kafka, aborted transactions are an empty list where no log was found, and
+    /// null after an error at the log (for read_uncommitted; set an empty list for read_committed).
     pub const fn refused(index: i32, error_code: i16) -> FetchedPartition<'static> {
         FetchedPartition {
             index,
@@ -191,7 +191,10 @@ impl FetchedPartition<'static> {
             log_start_offset: -1,
             diverging_epoch: None,
             current_leader: None,
-            aborted_transactions: None,
+            aborted_transactions: match error_code {
+                codes::UNKNOWN_TOPIC_OR_PARTITION | codes::UNKNOWN_TOPIC_ID => Some(&[]),
+                _ => None,
+            },
             preferred_read_replica: -1,
         }
     }

@@ -2,12 +2,13 @@
 
 mod broker;
 mod captures;
+mod cli;
 mod conformance;
-mod pipeline;
-mod fuzz_replay;
 mod crash;
 mod flushes;
 mod loopfs;
+mod fuzz_replay;
+mod pipeline;
 mod powerloss;
 mod stop;
 mod support;

@@ -4,6 +4,7 @@
 //! `SEED=n cargo test --test sim seeds` replays exactly that one, with `SIM_LOG=1` event by event.
 
 mod batch;
+mod broker;
 mod kafka;
 mod node;
 mod oracle;

@@ -517,7 +517,9 @@ impl Story {
                     // Deleted while it was read.
                     let start = self.node().bounds(key).log_start.get().0;
                     if start <= next {
-                        return Err(format!("a fetch from {next} is out of range, the log begins at {start}"));
+                        return Err(format!(
+                            "a fetch from {next} is out of range, the log begins at {start}"
+                        ));
                     }
                     next = start;
                     continue;

@@ -3,6 +3,7 @@
 
 mod broker;
 mod input;
+mod report;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ use clap::Args;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::interrupt;
 use crate::cli::output::{Progress, print, say};
-use crate::cli::units::{short, short_ns};
+use crate::cli::units::short;
 use crate::client::admin::NewTopic;
 use crate::client::cluster::Cluster;
 use crate::client::settings::{Acks, Settings};
@@ -24,6 +25,9 @@ use input::Input;
 
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 4;
+
+/// How long a producer retries: a restart takes a second or so.
+const PRODUCER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Marks a directory as the demo's own, to be emptied without asking.
 const MARKER: &str = "made-by-corelog-demo";
@@ -80,6 +84,7 @@ fn tell(args: &DemoArgs, input: &Input) -> Outcome {
         acks: Acks::All,
         idempotent: true,
         batch_bytes: 32 * 1024,
+        delivery_timeout: PRODUCER_PATIENCE,
         ..Settings::default()
     };
     let mut cluster = Cluster::new(settings.clone());
@@ -100,7 +105,7 @@ fn tell(args: &DemoArgs, input: &Input) -> Outcome {
         watch.stop.store(killed.is_err() || input.total().is_none() || interrupt::asked(), Ordering::Relaxed);
         killed
     });
-    let killed = killed?;
+    let killed = killed.map_err(|failure| explain(failure, &ledgers))?;
     if let Some(error) = ledgers.iter().find_map(|l| l.error.clone()) {
         return Err(error.into());
     }
@@ -109,7 +114,15 @@ fn tell(args: &DemoArgs, input: &Input) -> Outcome {
     }
     let began = Instant::now();
     let verdict = ledger::verify(&settings, TOPIC, &ledgers, input, &mut History::default())?;
-    report(args, input, &ledgers, &killed, &verdict, began.elapsed(), label)?;
+    let story = report::Story {
+        args,
+        input,
+        ledgers: &ledgers,
+        killed: &killed,
+        verdict: &verdict,
+        reading: began.elapsed(),
+    };
+    print(&story.text(label))?;
     drop(killed.broker);
     conclude(&verdict)
 }
@@ -143,7 +156,7 @@ fn kill_in_the_middle(
     progress.show(|| "killed: starting again".to_string());
     let broker = ChildBroker::start(&args.data_dir, address)?;
     let everything = input.total().is_some_and(|total| acked >= total);
-    let resumed = everything || ledger::wait_for_acks(watch, acked + 1, Duration::from_secs(20));
+    let resumed = everything || ledger::wait_for_acks(watch, acked + 1, PRODUCER_PATIENCE);
     let outage = killed_at.elapsed();
     if !resumed && !interrupt::asked() {
         let found = "the producers got no ack within 20 s of the restart";
@@ -168,88 +181,12 @@ fn kill_in_the_middle(
     Ok(Killed { acked, seconds, outage, broker })
 }
 
-fn report(
-    args: &DemoArgs,
-    input: &Input,
-    ledgers: &[Ledger],
-    killed: &Killed,
-    verdict: &Verdict,
-    reading: Duration,
-    label: &str,
-) -> Outcome {
-    let mut latency = ledger::histogram();
-    ledgers.iter().for_each(|l| latency.add(&l.latency).expect("the same bounds"));
-    let records: u64 = ledgers.iter().map(|l| l.placed.len() as u64).sum();
-    let bytes: u64 = ledgers.iter().map(|l| l.bytes).sum();
-    let rate = killed.acked as f64 / killed.seconds.max(0.001);
-    let mean_bytes = bytes as f64 / records.max(1) as f64;
-    let read_rate = verdict.records as f64 / reading.as_secs_f64().max(0.001);
-    let quantile = |q: f64| short_ns(latency.value_at_quantile(q));
-    let what = match input {
-        Input::Orders => "order events as JSON, keyed by customer".to_string(),
-        Input::Lines { lines, truncated, .. } => {
-            format!(
-                "{} lines of {}{}",
-                lines.len(),
-                args.file.as_deref().unwrap_or(Path::new("")).display(),
-                if *truncated { " (its first 256 MiB)" } else { "" }
-            )
-        }
-    };
-    let rows = [
-        ("input", what),
-        ("producers", format!("{} over TCP, acks=all, idempotent, {PARTITIONS} partitions", args.producers)),
-        ("durability", format!("{label}   {}", meaning(label))),
-        (
-            "throughput",
-            format!("{} records/s   {}B/s   until the kill", short(rate), short(rate * mean_bytes)),
-        ),
-        (
-            "latency",
-            format!(
-                "p50 {}   p99 {}   p99.9 {}   per record, closed loop, the outage included",
-                quantile(0.5),
-                quantile(0.99),
-                quantile(0.999)
-            ),
-        ),
-        (
-            "killed",
-            format!(
-                "SIGKILL after {} acknowledged records; acknowledging again {:.2} s later",
-                killed.acked,
-                killed.outage.as_secs_f64()
-            ),
-        ),
-        (
-            "read back",
-            format!(
-                "{} records at {} records/s, each compared with what was sent",
-                verdict.records,
-                short(read_rate)
-            ),
-        ),
-        (
-            "result",
-            format!(
-                "acknowledged {records} · lost {} · duplicates {} · changed {} · gaps {}",
-                verdict.lost,
-                verdict.duplicates,
-                verdict.wrong + verdict.replaced,
-                verdict.gaps
-            ),
-        ),
-    ];
-    let mut text = String::from("corelog demo\n");
-    for (name, value) in rows {
-        text.push_str(&format!("  {name:<12}{value}\n"));
+/// Adds what the producers heard last to a failure of the broker.
+fn explain(mut failure: Failure, ledgers: &[Ledger]) -> Failure {
+    if let Some(error) = ledgers.iter().find_map(|l| l.error.as_ref()) {
+        failure.error.found = format!("{}; a producer says: {error}", failure.error.found);
     }
-    let debug = if cfg!(debug_assertions) {
-        "  DEBUG_BUILD: these figures mean nothing; cargo run --release -- demo\n"
-    } else {
-        ""
-    };
-    print(&format!("{text}{debug}"))
+    failure
 }
 
 fn conclude(verdict: &Verdict) -> Outcome {
@@ -266,15 +203,6 @@ fn conclude(verdict: &Verdict) -> Outcome {
         &found,
         &["corelog log verify --data-dir data/demo/data"],
     ))
-}
-
-fn meaning(label: &str) -> &'static str {
-    match label {
-        "device" | "quorum-device" => "(each ack waited for the device: survives SIGKILL and power loss)",
-        "page-cache" => "(each ack waited for the kernel: survives SIGKILL, not power loss)",
-        "memory" | "quorum-memory" => "(acks do not wait for the disk)",
-        _ => "",
-    }
 }
 
 /// Empties a directory of an earlier demo, refuses anyone else's, and makes a new one.

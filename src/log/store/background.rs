@@ -5,13 +5,15 @@
 use std::cmp::Reverse;
 
 use super::core::{Core, Pending};
+use super::flow::progress;
 use super::jobs::{self, Job, Kind, Outcome, Step, replace_steps};
 use super::partition::{Log, Prepared, Setup, mark_dirty, mark_todo};
 use super::{Event, Ops, Store};
 use crate::io::buffer::Pool;
 use crate::io::{Done, Errno, FileId, Op, OpenMode};
+use crate::log::checkpoint::STATE_NAME;
 use crate::log::format::segment_name;
-use crate::log::segment::Handle;
+use crate::log::segment::{Handle, Segment};
 
 /// The flushed position is written down this long after the last append: while appends go on, each group header says it.
 const CHECKPOINT_MS: u64 = 1_000;
@@ -21,6 +23,9 @@ pub(super) const SWEEP_MS: u64 = 300_000;
 
 /// Logs looked at in one turn.
 const SWEEP_LOGS_MAX: usize = 256;
+
+/// Files of sealed segments that a log keeps open for reads.
+const READ_FILES_MAX: usize = 8;
 
 /// Files of a log that was neither read nor written for this long are closed.
 const IDLE_MS: u64 = 60_000;
@@ -42,7 +47,7 @@ impl Store {
             let Store { logs, core, .. } = self;
             let Some(log) = logs[index as usize].log.as_deref_mut() else { continue };
             log.is_todo = false;
-            log.attend(core, ops);
+            log.attend(core);
         }
         let added = std::mem::replace(&mut self.core.todo, todo);
         self.core.todo.extend(added);
@@ -73,7 +78,7 @@ impl Store {
             let Some(log) = logs[index].log.as_deref_mut().filter(|log| !log.deleting) else { continue };
             log.producers.expire(core.wall_ms, log.config.producer_id_expiration_ms);
             if rolls && log.roll(core) {
-                log.flush_now = true;
+                progress(log, core);
                 mark_dirty(log, core);
                 mark_todo(log, core);
             }
@@ -117,10 +122,10 @@ impl Store {
         match job.kind {
             Kind::Directories => {
                 log.has_directory = true;
-                log.setup = Setup::State;
-                log.state.wanted = true;
+                log.making_directory = false;
             }
             Kind::State => log.state_written(core),
+            Kind::Retire => log.retiring = false,
             Kind::Prepare { ordinal, zeroed } => match (failed, job.file) {
                 (None, file) => log.prepared(Prepared { ordinal, file, zeroed }),
                 (Some(_), Some(file)) => close(core, file, ops),
@@ -144,7 +149,8 @@ impl Store {
             }
             Kind::Delete => return self.forget(job.log),
             Kind::Trim { .. } => log.trims -= 1,
-            Kind::Derived | Kind::CloseFiles | Kind::Retire => {}
+            Kind::Snapshot => log.snapshotting = false,
+            Kind::Derived | Kind::CloseFiles => {}
         }
         mark_dirty(log, core);
         mark_todo(log, core);
@@ -174,23 +180,28 @@ impl Log {
     }
 
     /// Starts what is due and does not run yet.
-    pub(super) fn attend(&mut self, core: &mut Core, ops: &mut Ops) {
+    pub(super) fn attend(&mut self, core: &mut Core) {
         if core.dead.is_some() {
             return;
         }
         if self.deleting {
             return self.attend_deletion(core);
         }
-        if self.setup == Setup::Idle && !self.stage.stretches.is_empty() {
-            self.start_setup(core);
+        if self.setup == Setup::Idle && self.stage.bytes() > 0 {
+            self.setup = Setup::State;
+            self.state.wanted = true;
+            self.epochs.assign(self.leader_epoch, self.ledger.durable().next_offset);
+        }
+        if self.state.wanted && !self.has_directory {
+            self.make_directory(core);
         }
         if self.state.wanted && !self.state.running && self.has_directory {
             self.state.running = true;
             self.state.wanted = false;
-            let steps = replace_steps(&self.dir, "state", Step::WriteState);
+            let steps = replace_steps(&self.dir, STATE_NAME, Step::WriteState);
             self.start(core, Job::new(self.index(), Kind::State, None, steps));
         }
-        if self.has_directory && !matches!(self.setup, Setup::Idle | Setup::Directories) {
+        if self.has_directory && self.setup != Setup::Idle {
             self.attend_files(core);
             self.attend_zeros(core);
         }
@@ -199,22 +210,19 @@ impl Log {
         {
             self.open_segment(core, ordinal, false);
         }
-        self.trim(core);
-        self.retire(core, ops);
+        self.finish_sealed(core);
+        self.retire(core);
         if core.stopping {
             self.attend_stop(core);
         }
     }
 
-    fn start_setup(&mut self, core: &mut Core) {
-        let start = self.stage.stretches.front().and_then(|f| self.segment(f.ordinal)).map(|s| s.base_offset);
-        self.epochs.assign(self.leader_epoch, start.unwrap_or_default());
-        if self.has_directory {
-            self.setup = Setup::State;
-            self.state.wanted = true;
+    /// Makes the directory, and every entry on the way to it durable. One that exists may be there in memory only.
+    fn make_directory(&mut self, core: &mut Core) {
+        if self.making_directory {
             return;
         }
-        self.setup = Setup::Directories;
+        (self.making_directory, self.exists) = (true, true);
         let data = core.config.data_dir.clone();
         let topic = data.join(self.key.topic.to_string());
         let steps = [
@@ -230,7 +238,7 @@ impl Log {
     fn state_written(&mut self, core: &mut Core) {
         self.state.running = false;
         self.state.checkpointed = self.state.flushed;
-        if self.setup == Setup::State {
+        if self.setup == Setup::State && self.state.epoch == self.leader_epoch {
             self.setup = Setup::Done;
         }
         if self.state.log_start > self.log_start {
@@ -244,7 +252,7 @@ impl Log {
 
     /// Takes a file that is ready: for the segment that waits for it, or for the next one.
     fn prepared(&mut self, prepared: Prepared) {
-        self.preparing = None;
+        (self.preparing, self.retiring) = (None, false);
         match self.segment_mut(prepared.ordinal) {
             Some(segment) => {
                 segment.handle = prepared.file.map_or(Handle::Closed, Handle::Open);
@@ -304,12 +312,34 @@ impl Log {
 
     /// Opens the file of an existing segment.
     pub(super) fn open_segment(&mut self, core: &mut Core, ordinal: u64, writable: bool) {
-        let path = self.dir.join(segment_name(ordinal));
+        let path = self.segment_path(ordinal);
+        self.close_least_used(core);
         let Some(segment) = self.segment_mut(ordinal) else { return };
+        if let Handle::Open(file) = segment.handle {
+            // It was opened for reading only.
+            core.leave(file, std::mem::take(&mut segment.readers));
+        }
         segment.handle = Handle::Opening;
         let mode = if writable { OpenMode::Write } else { OpenMode::Read };
         let kind = Kind::OpenSegment { ordinal, writable };
         self.start(core, Job::new(self.index(), kind, None, [Step::Open(path, mode)]));
+    }
+
+    /// Keeps the number of files low that are open only because they were read.
+    fn close_least_used(&mut self, core: &mut Core) {
+        let front = self.stage.stretches.front().map_or(u64::MAX, |f| f.ordinal);
+        if self.trims > 0 || self.extending {
+            return;
+        }
+        let idle = |s: &&mut Segment| s.ordinal < front && s.readers == 0 && s.handle.file().is_some();
+        if self.segments.iter_mut().filter(idle).count() >= READ_FILES_MAX
+            && let Some(segment) = self.segments.iter_mut().filter(idle).min_by_key(|s| s.used)
+            && let Some(file) = segment.handle.file()
+        {
+            core.closing.push(file);
+            segment.handle = Handle::Closed;
+            segment.writable = false;
+        }
     }
 
     /// Zeroes on where the staged end comes close to the zeroed one.
@@ -352,7 +382,7 @@ impl Log {
 
     /// The flushed position is not written down.
     fn has_unmarked(&self) -> bool {
-        let mark = self.flush_mark();
+        let mark = self.end_mark();
         mark.is_some() && mark != self.state.checkpointed
     }
 

@@ -15,6 +15,9 @@ use crate::log::commit::{Cover, Flush, Planner};
 /// Uuids kept at hand. Each roll takes one; a turn with more rolls than this makes some appends wait for the next.
 pub const UUIDS_KEPT: usize = 64;
 
+/// Blocks set aside for background work.
+const JOB_BLOCKS: usize = 1;
+
 /// What an operation in flight was for.
 #[derive(Clone, Copy, Debug)]
 pub enum Pending {
@@ -22,7 +25,6 @@ pub enum Pending {
     Flush {
         round: usize,
         flush: Flush,
-        attempts: u32,
     },
     Job {
         job: u32,
@@ -110,6 +112,7 @@ pub struct Core {
     /// Logs in the order in which they started blocks: eviction goes round.
     pub cached: VecDeque<u32>,
     zeros: Option<BlockSlice>,
+    job_blocks: Vec<Block>,
     /// Retired files with reads in flight, and those whose last read is over.
     pub orphans: Vec<Orphan>,
     pub closing: Vec<FileId>,
@@ -150,6 +153,7 @@ impl Core {
             slices: Vec::new(),
             cached: VecDeque::new(),
             zeros: None,
+            job_blocks: Vec::new(),
             orphans: Vec::new(),
             closing: Vec::new(),
             recycled: 0,
@@ -184,6 +188,22 @@ impl Core {
         self.config.planted == Some(bug)
     }
 
+    /// Sets aside what background work needs: staged bytes may wait for it, so it must not wait for their blocks.
+    pub fn reserve_for_jobs(&mut self, pool: &mut Pool) -> bool {
+        while self.job_blocks.len() < JOB_BLOCKS {
+            match pool.take() {
+                Some(block) => self.job_blocks.push(block),
+                None => return false,
+            }
+        }
+        self.zeros(pool).is_some()
+    }
+
+    /// A block for a job to write from.
+    pub fn job_block(&mut self, pool: &mut Pool) -> Option<Block> {
+        self.job_blocks.pop().or_else(|| pool.take())
+    }
+
     /// A block of zeros, made once.
     pub fn zeros(&mut self, pool: &mut Pool) -> Option<BlockSlice> {
         if self.zeros.is_none() {
@@ -205,6 +225,14 @@ impl Core {
             tracing::error!(reason, "log directory is dead");
             self.events.push(Event::Dead(reason.clone()));
             self.dead = Some(reason);
+        }
+    }
+
+    /// Closes a file that nothing new uses, behind its last read.
+    pub fn leave(&mut self, file: FileId, readers: u32) {
+        match readers {
+            0 => self.closing.push(file),
+            readers => self.orphans.push(Orphan { file, readers }),
         }
     }
 

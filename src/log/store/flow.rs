@@ -184,14 +184,14 @@ impl Store {
         let mut flushes = std::mem::take(&mut self.core.flushes);
         self.core.planner.begin_flush(round, &mut flushes);
         for flush in flushes.drain(..) {
-            self.push_flush(round, flush, 0, ops);
+            self.push_flush(round, flush, ops);
         }
         self.core.flushes = flushes;
     }
 
-    fn push_flush(&mut self, round: usize, flush: Flush, attempts: u32, ops: &mut Ops) {
+    fn push_flush(&mut self, round: usize, flush: Flush, ops: &mut Ops) {
         self.core.counters.flushes_total += 1;
-        let tag = self.core.pending.insert(Pending::Flush { round, flush, attempts });
+        let tag = self.core.pending.insert(Pending::Flush { round, flush });
         ops.push((Op::Flush { file: flush.file }, tag));
     }
 
@@ -207,7 +207,7 @@ impl Store {
                 return self.write_complete(write, ops);
             }
             Ok(bytes) => bytes as usize / ALIGN * ALIGN,
-            Err(Errno::AGAIN | INTR) => 0,
+            Err(Errno::AGAIN | INTR) if self.may_repeat(&write) => 0,
             Err(_) if planted => 0,
             Err(errno) => return self.die_of("a write", errno),
         };
@@ -225,6 +225,13 @@ impl Store {
             ..write
         };
         push_write(&mut self.core, next, data, ops);
+    }
+
+    /// Whether a write that failed for a passing reason may be made again. With `RWF_DSYNC` its flush may be what failed, and have lost
+    /// earlier writes to all later flushes: then only if there are none.
+    fn may_repeat(&self, write: &Write) -> bool {
+        let log = self.logs[write.log as usize].log.as_deref();
+        !write.dsync || log.is_some_and(|log| log.ledger.first() == write.number)
     }
 
     fn write_complete(&mut self, write: Write, ops: &mut Ops) {
@@ -253,25 +260,16 @@ impl Store {
         }
     }
 
-    pub(super) fn flush_done(
-        &mut self,
-        round: usize,
-        flush: Flush,
-        attempts: u32,
-        done: &Done,
-        ops: &mut Ops,
-    ) {
+    pub(super) fn flush_done(&mut self, round: usize, flush: Flush, done: &Done, ops: &mut Ops) {
         if self.core.dead.is_some() {
             return;
         }
         match done.result {
             Ok(_) => {}
-            Err(Errno::AGAIN | INTR) if attempts < ATTEMPTS_MAX => {
-                return self.push_flush(round, flush, attempts + 1, ops);
-            }
             Err(_) if self.core.is_planted(Planted::RetryAfterError) => {
-                return self.push_flush(round, flush, 0, ops);
+                return self.push_flush(round, flush, ops);
             }
+            // Whatever the error says: what a failed flush should have covered may be lost to all later ones.
             Err(errno) => return self.die_of("a flush", errno),
         }
         let seen = self.core.planner.round(round).seen;
@@ -301,7 +299,7 @@ impl Store {
             if log.flush_now {
                 mark_dirty(log, &mut self.core);
             }
-            if log.deleting {
+            if log.deleting || self.core.stopping {
                 mark_todo(log, &mut self.core);
             }
         }

@@ -70,6 +70,7 @@ pub enum Kind {
     State,
     Trim { ordinal: u64 },
     OpenSegment { ordinal: u64, writable: bool },
+    Snapshot,
     Derived,
     CloseFiles,
     Retire,
@@ -79,7 +80,7 @@ pub enum Kind {
 impl Kind {
     /// Its loss costs time at the next start, nothing else.
     fn is_derived(self) -> bool {
-        matches!(self, Kind::Derived | Kind::Trim { .. } | Kind::Retire | Kind::Delete)
+        matches!(self, Kind::Derived | Kind::Snapshot | Kind::Trim { .. } | Kind::Retire | Kind::Delete)
     }
 
     fn counts(self) -> bool {
@@ -316,14 +317,10 @@ fn advance(core: &mut Core, log: &mut Log, id: u32, pool: &mut Pool, ops: &mut O
             return advance(core, log, id, pool, ops);
         }
         Step::Write(bytes) => {
-            let from = job.at as usize;
-            let Some(rest) = bytes.get(from..).filter(|rest| !rest.is_empty()) else { return Advance::Next };
-            let Some(mut block) = pool.take() else { return Advance::NoMemory };
-            let len = block.append(rest);
-            job.at += len as u64;
-            let op = write_op(file, from as u64, &mut block);
-            emit_write(core, id, op, ops);
-            return Advance::Wait;
+            if bytes.len() <= job.at as usize {
+                return Advance::Next;
+            }
+            return write_on(core, id, pool, ops);
         }
         Step::SyncDir(_) if planted => return Advance::Next,
         _ if started => {
@@ -356,8 +353,16 @@ fn of(file: Option<FileId>) -> FileId {
     file.expect("a step that works on the job's file")
 }
 
-fn write_op(file: Option<FileId>, offset: u64, block: &mut Block) -> Op {
-    Op::Write { file: of(file), offset, data: block.slice_padded(0), sync: WriteSync::No }
+/// Submits the next block of a `Write` step.
+fn write_on(core: &mut Core, id: u32, pool: &mut Pool, ops: &mut Ops) -> Advance {
+    let Some(mut block) = core.job_block(pool) else { return Advance::NoMemory };
+    let job = core.jobs.slots[id as usize].as_mut().expect("a job that writes");
+    let Some(Step::Write(bytes)) = job.steps.front() else { return Advance::Next };
+    let offset = job.at;
+    job.at += block.append(&bytes[offset as usize..]) as u64;
+    let op = Op::Write { file: of(job.file), offset, data: block.slice_padded(0), sync: WriteSync::No };
+    emit_write(core, id, op, ops);
+    Advance::Wait
 }
 
 /// Submits the next writes of zeros of `range`.

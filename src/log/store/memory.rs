@@ -18,6 +18,10 @@ const KEEP_PARTIAL_MS: u64 = 10_000;
 impl Store {
     /// A block that nothing uses.
     pub(super) fn take(&mut self, pool: &mut Pool) -> Option<Block> {
+        if !self.core.reserve_for_jobs(pool) {
+            self.core.memory_short = true;
+            return None;
+        }
         if let Some(block) = pool.take() {
             return Some(block);
         }
@@ -81,5 +85,32 @@ impl Store {
         if let Some((log, _)) = self.log_and_core(slot) {
             while log.tail.evict(log.ledger.durable().place, true) {}
         }
+    }
+
+    /// What each log waits for, for messages of failed tests.
+    #[cfg(test)]
+    pub(in crate::log) fn waits(&self) -> Vec<String> {
+        let one = |log: &super::partition::Log| {
+            format!(
+                "{:?} jobs {} rounds {} in flight {} stop {:?} setup {:?} flush_now {} dirty {} todo {} stretches {:?} {:?} front {:?}",
+                log.slot,
+                log.jobs,
+                log.rounds,
+                log.ledger.in_flight(),
+                log.stop,
+                log.setup,
+                log.flush_now,
+                log.is_dirty,
+                log.is_todo,
+                log.stage.stretches,
+                log.staged(),
+                log.stage
+                    .stretches
+                    .front()
+                    .and_then(|f| log.segment(f.ordinal))
+                    .map(|s| (s.handle, s.writable, s.zeroed)),
+            )
+        };
+        self.logs.iter().filter_map(|slot| slot.log.as_deref()).map(one).collect()
     }
 }

@@ -10,24 +10,23 @@ use crate::base::error::Corrupt;
 use crate::base::ids::{LeaderEpoch, PartitionKey, Uuid};
 use crate::base::offset::{Durable, HighWatermark, LastStable, LogEnd, LogStart, Offset};
 use crate::io::{FileId, Mono};
-use crate::log::append::Stage;
-use crate::log::checkpoint::{CleanStop, FlushMark, State};
+use crate::log::append::{Chain, Stage};
+use crate::log::checkpoint::{CleanStop, Mark, State};
 use crate::log::commit::{Ledger, Reach, Staged};
 use crate::log::epochs::EpochCache;
-use crate::log::format::{PrevEnd, SegmentHeader, segment_name};
+use crate::log::format::{PrevEnd, SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
 use crate::log::index::Index;
 use crate::log::producers::Producers;
+use crate::log::recovered::Recovered;
 use crate::log::segment::{Segment, Window};
-use crate::log::tail::Tail;
+use crate::log::tail::{Place, Tail};
 
 /// What must be on disk before the first write of a log after its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setup {
     /// Nothing was appended since the start.
     Idle,
-    /// Its directory is being made.
-    Directories,
-    /// The directory is durable; `state` with the new epoch is not.
+    /// `state` with the new epoch is not durable yet, perhaps not even the directory.
     State,
     Done,
 }
@@ -52,10 +51,10 @@ pub struct StateFile {
     pub running: bool,
     /// What the running job wrote down.
     pub log_start: Offset,
-    pub flushed: Option<FlushMark>,
-    pub cleanly: bool,
+    pub epoch: LeaderEpoch,
+    pub flushed: Option<Mark>,
     /// The flushed position that is on disk.
-    pub checkpointed: Option<FlushMark>,
+    pub checkpointed: Option<Mark>,
     /// When the flushed position is written down.
     pub checkpoint_at: Option<Mono>,
     /// Where the log ended when it was closed in order, while nothing was appended since.
@@ -78,13 +77,19 @@ pub struct Log {
     pub key: PartitionKey,
     pub config: LogConfig,
     pub dir: PathBuf,
-    /// The directory exists, durably.
+    /// There may be files of it.
+    pub exists: bool,
+    /// The directory and the way to it are durable, as this process made sure; and whether it is doing so.
     pub has_directory: bool,
+    pub making_directory: bool,
     pub setup: Setup,
     pub deleting: bool,
     pub leader_epoch: LeaderEpoch,
     pub epochs: EpochCache,
     pub producers: Producers,
+    /// The `producers` file as of the last roll, to be written once that is flushed; and whether a job writes one.
+    pub snapshot: Option<Vec<u8>>,
+    pub snapshotting: bool,
     pub generation: u32,
     pub segments: VecDeque<Segment>,
     pub next_ordinal: u64,
@@ -124,7 +129,9 @@ pub struct Log {
     pub idle_at: Option<Mono>,
     /// Segment that a read waits for to be opened.
     pub open_wanted: Option<u64>,
-    /// Trims in flight: their files stay open.
+    /// A job removes or recycles segments: one at a time, oldest first, so that what is left after a crash has no gap.
+    pub retiring: bool,
+    /// Jobs that finish sealed segments: until they are through no segment is retired.
     pub trims: u32,
     /// The job that removes everything runs.
     pub removing: bool,
@@ -139,12 +146,16 @@ impl Log {
             key,
             config,
             dir: topic.join(key.partition.to_string()),
+            exists: false,
             has_directory: false,
+            making_directory: false,
             setup: Setup::Idle,
             deleting: false,
             leader_epoch: LeaderEpoch(0),
             epochs: EpochCache::default(),
             producers: Producers::default(),
+            snapshot: None,
+            snapshotting: false,
             generation: 1,
             segments: VecDeque::new(),
             next_ordinal: 0,
@@ -173,6 +184,7 @@ impl Log {
             used: Mono(0),
             idle_at: None,
             open_wanted: None,
+            retiring: false,
             trims: 0,
             removing: false,
             stop: Stop::Running,
@@ -271,7 +283,7 @@ impl Log {
             directory: core.config.directory,
         };
         let (block, check) = header.encode();
-        let chain = crate::log::append::Chain {
+        let chain = Chain {
             segment: uuid,
             generation: self.generation,
             leader_epoch: self.leader_epoch,
@@ -294,9 +306,11 @@ impl Log {
             return PrevEnd { next_offset, ..PrevEnd::default() };
         };
         if let Some(active) = active {
+            self.snapshot = Some(self.producers.encode(active.next_offset));
             last.end = active.end;
             last.next_offset = active.next_offset;
             last.check = check;
+            last.next_seq = self.stage.chain.seq;
         }
         PrevEnd { uuid: last.uuid, end: last.end, next_offset: last.next_offset, check: last.check }
     }
@@ -333,19 +347,24 @@ impl Log {
     pub fn encode_state(&mut self, directory: Uuid) -> Vec<u8> {
         self.state.seq += 1;
         self.state.log_start = self.log_start_wanted;
-        self.state.flushed = self.flush_mark().or(self.state.checkpointed);
+        self.state.flushed = self.flushed_mark();
         let clean = match self.stop {
             Stop::Recording => self.clean_stop(),
             _ if self.setup == Setup::Idle => self.state.clean,
             _ => None,
         };
-        self.state.cleanly = clean.is_some();
+        self.state.epoch = if self.setup == Setup::Idle { LeaderEpoch::NONE } else { self.leader_epoch };
         let state = State {
             seq: self.state.seq,
             key: self.key,
             directory,
             generation: self.generation,
-            leader_epoch: self.leader_epoch,
+            // Not given out yet: the next start may have it.
+            leader_epoch: if self.setup == Setup::Idle {
+                LeaderEpoch(self.leader_epoch.0 - 1)
+            } else {
+                self.leader_epoch
+            },
             log_start: self.state.log_start,
             epochs: self.epochs.clone(),
             clean,
@@ -355,30 +374,43 @@ impl Log {
     }
 
     /// The end of the log, if everything staged is flushed: then it is the end of a group.
-    pub fn flush_mark(&self) -> Option<FlushMark> {
+    pub fn end_mark(&self) -> Option<Mark> {
         let active = self.stage.active().filter(|_| self.is_flushed())?;
-        Some(FlushMark {
+        Some(Mark {
             ordinal: active.ordinal,
             segment: self.stage.chain.segment,
-            position: self.ledger.durable().place.position,
+            end: self.ledger.durable().place.position,
             next_offset: active.next_offset,
             last_check: self.stage.chain.prev_check,
+            last_group: self.stage.last_group(),
             next_seq: self.stage.chain.seq,
         })
     }
 
-    fn clean_stop(&self) -> Option<CleanStop> {
-        let mark = self.flush_mark()?;
-        Some(CleanStop {
-            ordinal: mark.ordinal,
-            segment: mark.segment,
-            end: mark.position,
-            next_offset: mark.next_offset,
-            last_check: mark.last_check,
-            last_group: self.stage.last_group(),
-            next_seq: mark.next_seq,
-            reopen: true,
+    /// A place that is known flushed and lies in a segment that stays: the end of the log, else what was written down before, else the header
+    /// of the segment that is being written, or the end of the one before it.
+    fn flushed_mark(&self) -> Option<Mark> {
+        let durable = self.ledger.durable().place.ordinal;
+        let before = self.state.checkpointed.filter(|mark| mark.ordinal == durable);
+        self.end_mark().or(before).or_else(|| {
+            let segment = self.segment(durable).filter(|_| self.ledger.durable().place.position > 0)?;
+            if segment.sealed {
+                return Some(segment.end_mark());
+            }
+            Some(Mark {
+                ordinal: durable,
+                segment: segment.uuid,
+                end: SEGMENT_HEADER_BYTES as u64,
+                next_offset: segment.base_offset,
+                last_check: segment.header_check,
+                last_group: 0,
+                next_seq: 0,
+            })
         })
+    }
+
+    fn clean_stop(&self) -> Option<CleanStop> {
+        Some(CleanStop { mark: self.end_mark()?, reopen: true })
     }
 
     pub fn segment_path(&self, ordinal: u64) -> PathBuf {
@@ -423,10 +455,38 @@ impl Log {
         Description { bytes: segments.iter().map(|s| s.bytes).sum(), segments }
     }
 
-    /// Starts a log whose contents are durable up to `reach`.
-    pub fn set_recovered(&mut self, reach: Reach) {
-        self.ledger = Ledger::new(reach);
-        self.high_watermark = reach.next_offset;
+    /// Takes over what recovery found.
+    pub fn adopt(&mut self, recovered: Recovered, now: Mono) {
+        self.exists = true;
+        self.leader_epoch = LeaderEpoch(recovered.leader_epoch.0 + 1);
+        self.epochs = recovered.epochs;
+        self.producers = recovered.producers;
+        self.generation = recovered.generation;
+        (self.log_start, self.log_start_wanted) = (recovered.log_start, recovered.log_start);
+        self.high_watermark = recovered.next_offset;
+        self.state.seq = recovered.state_seq;
+        self.segments = recovered.segments.into_iter().map(|meta| Segment::found(meta, now)).collect();
+        self.next_ordinal = self.segments.back().map_or(0, |s| s.ordinal + 1);
+        let next_offset = recovered.next_offset;
+        let place =
+            self.segments.back().map_or(Place::default(), |s| Place { ordinal: s.ordinal, position: s.end });
+        self.ledger = Ledger::new(Reach { place, next_offset });
+        if recovered.offline.is_some() {
+            self.read_only = true;
+            self.corrupt_from = Some(next_offset);
+        } else if let (Some(reopen), Some(last)) = (recovered.reopen, self.segments.back_mut()) {
+            (last.sealed, last.trimmed) = (false, false);
+            (last.next_seq, last.last_group) = (reopen.next_seq, reopen.last_group);
+            self.state.clean = Some(CleanStop { mark: last.end_mark(), reopen: true });
+            let chain = Chain {
+                segment: last.uuid,
+                generation: self.generation,
+                leader_epoch: self.leader_epoch,
+                seq: reopen.next_seq,
+                prev_check: last.check,
+            };
+            self.stage.reopen(last.ordinal, last.end, next_offset, reopen.last_group, chain);
+        }
     }
 }
 

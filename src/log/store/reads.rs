@@ -186,6 +186,7 @@ fn cold(log: &mut Log, core: &mut Core, request: ReadRequest) -> ReadPlan {
     let check = ReadCheck { ordinal, end, start, start_offset, again: false };
     if let Some(segment) = log.segment_mut(ordinal) {
         segment.readers += 1;
+        segment.used = core.now;
     }
     ReadPlan::Cold(ColdRead { slot, file, position, lens, request, check })
 }

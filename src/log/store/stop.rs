@@ -5,7 +5,7 @@ use super::core::Core;
 use super::jobs::{Job, Kind, Step, replace_steps};
 use super::partition::{Log, Setup, Stop, mark_dirty, mark_todo};
 use super::{Event, Store};
-use crate::log::checkpoint::PRODUCERS_NAME;
+use crate::log::checkpoint::{PRODUCERS_NAME, STATE_NAME};
 use crate::log::format::{index_name, segment_name};
 
 impl Store {
@@ -47,7 +47,7 @@ impl Log {
             }
             Stop::Trimming => {
                 self.stop = Stop::Recording;
-                let steps = replace_steps(&self.dir, "state", Step::WriteState);
+                let steps = replace_steps(&self.dir, STATE_NAME, Step::WriteState);
                 self.state.running = true;
                 self.start(core, Job::new(self.index(), Kind::State, None, steps));
             }
@@ -83,9 +83,15 @@ impl Log {
             }
         }
         self.write_index(core, active.ordinal);
-        let producers = Step::Write(self.producers.encode(log_end));
-        let steps = replace_steps(&self.dir, PRODUCERS_NAME, producers);
-        self.start(core, Job::new(index, Kind::Derived, None, steps));
+        let snapshot = self.producers.encode(log_end);
+        self.write_snapshot(core, snapshot);
+    }
+
+    /// Writes the `producers` file. One at a time.
+    pub(in crate::log) fn write_snapshot(&mut self, core: &mut Core, bytes: Vec<u8>) {
+        self.snapshotting = true;
+        let steps = replace_steps(&self.dir, PRODUCERS_NAME, Step::Write(bytes));
+        self.start(core, Job::new(self.index(), Kind::Snapshot, None, steps));
     }
 
     /// Writes the `.idx` file of a segment that does not change any more.
@@ -93,6 +99,7 @@ impl Log {
         let Some(segment) = self.segment(ordinal) else { return };
         let bytes = segment.index.encode(&segment.reach());
         let steps = replace_steps(&self.dir, &index_name(ordinal), Step::Write(bytes));
-        self.start(core, Job::new(self.index(), Kind::Derived, None, steps));
+        self.trims += 1;
+        self.start(core, Job::new(self.index(), Kind::Trim { ordinal }, None, steps));
     }
 }

@@ -7,7 +7,7 @@ use crate::base::limits::{ALIGN, BLOCK_BYTES, LEADER_EPOCHS_KEPT};
 use crate::base::offset::Offset;
 use crate::io::buffer::Pool;
 use crate::io::{Done, Errno, FileId, Op, Payload, Token, WriteSync};
-use crate::log::checkpoint::{CleanStop, FlushMark, NotCheckpoint, State};
+use crate::log::checkpoint::{CleanStop, Mark, NotCheckpoint, State};
 use crate::log::epochs::EpochCache;
 use crate::log::replace::{Next, Replace, fill};
 
@@ -15,6 +15,15 @@ fn state() -> State {
     let mut epochs = EpochCache::default();
     epochs.assign(LeaderEpoch(1), Offset(10));
     epochs.assign(LeaderEpoch(4), Offset(40));
+    let mark = Mark {
+        ordinal: 6,
+        segment: Uuid([7; 16]),
+        end: 8000,
+        next_offset: Offset(50),
+        last_check: 9,
+        last_group: 4096,
+        next_seq: 1,
+    };
     State {
         seq: 3,
         key: PartitionKey { topic: Uuid([1; 16]), partition: PartitionIndex(2) },
@@ -23,24 +32,8 @@ fn state() -> State {
         leader_epoch: LeaderEpoch(5),
         log_start: Offset(10),
         epochs,
-        clean: Some(CleanStop {
-            ordinal: 6,
-            segment: Uuid([7; 16]),
-            end: 8000,
-            next_offset: Offset(50),
-            last_check: 9,
-            last_group: 4096,
-            next_seq: 1,
-            reopen: true,
-        }),
-        flushed: Some(FlushMark {
-            ordinal: 6,
-            segment: Uuid([7; 16]),
-            position: 8000,
-            next_offset: Offset(50),
-            last_check: 9,
-            next_seq: 1,
-        }),
+        clean: Some(CleanStop { mark, reopen: true }),
+        flushed: Some(mark),
     }
 }
 

@@ -1,6 +1,13 @@
 mod checkpoints;
+mod crashes;
+mod disk;
+mod faults;
+mod fuzz;
 mod indexes;
+mod inspections;
+mod keeping;
 mod producers;
+mod recoveries;
 mod rig;
 mod stores;
 

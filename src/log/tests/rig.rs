@@ -1,15 +1,16 @@
 //! A store over the simulated seam, with what was appended kept beside it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::ids::{PartitionIndex, PartitionKey, Uuid};
 use crate::base::offset::Offset;
 use crate::io::buffer::Block;
 use crate::io::sim::{DiskConfig, Faults, ProcessId, World};
-use crate::io::{Done, Errno, Io, Mono, Op, Payload, Token, Wait};
+use crate::io::{DirEntry, Done, Errno, FileId, Io, Mono, Op, OpenMode, Payload, Token, Wait, WriteSync};
+use crate::log::format::{SegmentHeader, segment_name};
 use crate::log::store::{
     Appended, ColdRead, Durability, Event, LogConfig, LogSlot, NotAppended, Ops, Planted, ReadPlan,
-    ReadRequest, Records, Store, StoreConfig, Tag,
+    ReadRequest, Records, Source, Store, StoreConfig, Tag,
 };
 use crate::wire::batch::{
     Batch, batches,
@@ -59,6 +60,21 @@ pub fn fill(builder: &mut BatchBuilder, name: u64, count: usize, value_bytes: us
     out
 }
 
+pub fn segment_path(key: PartitionKey, ordinal: u64) -> String {
+    format!("{DATA}/{}/{}/{}", key.topic, key.partition, segment_name(ordinal))
+}
+
+fn kind_of(op: &Op) -> &'static str {
+    match op {
+        Op::Write { sync: WriteSync::Dsync, .. } => "dsync",
+        Op::Write { .. } => "write",
+        Op::Flush { .. } => "flush",
+        Op::OpenFile { .. } => "open",
+        Op::CloseFile { .. } => "close",
+        _ => "other",
+    }
+}
+
 pub struct Rig {
     pub world: World,
     pub process: ProcessId,
@@ -66,7 +82,11 @@ pub struct Rig {
     pub store: Store,
     pub ops: Ops,
     pub events: Vec<Event>,
-    pub pool_bytes: usize,
+    /// What was pushed, by kind.
+    pub pushed: Vec<&'static str>,
+    pub check_barrier: bool,
+    /// Prints what is pushed.
+    log: bool,
     done: Vec<Done>,
     reads: Vec<(ColdRead, Vec<Option<Block>>, usize, Option<Errno>)>,
     finished: Vec<ReadPlan>,
@@ -79,11 +99,19 @@ impl Rig {
 
     /// A process on a new disk of this world.
     pub fn with(world: World, fresh: bool, adjust: impl FnOnce(&mut StoreConfig)) -> Rig {
+        Rig::with_pool(world, fresh, 32 << 20, adjust)
+    }
+
+    pub fn with_pool(
+        world: World,
+        fresh: bool,
+        pool_bytes: usize,
+        adjust: impl FnOnce(&mut StoreConfig),
+    ) -> Rig {
         if fresh {
             world.add_disk(DATA, DiskConfig::default());
         }
         let process = world.start_process();
-        let pool_bytes = 32 << 20;
         let mut io = Io::Sim(Box::new(world.io(process, pool_bytes)));
         let caps = io.storage_caps(DATA.as_ref()).expect("a disk");
         let mut config = StoreConfig {
@@ -103,11 +131,25 @@ impl Rig {
             store: Store::new(config),
             ops: Vec::new(),
             events: Vec::new(),
-            pool_bytes,
+            pushed: Vec::new(),
+            check_barrier: true,
+            log: std::env::var_os("RIG_LOG").is_some(),
             done: Vec::new(),
             reads: Vec::new(),
             finished: Vec::new(),
         }
+    }
+
+    /// The next process on the same disks, after this one was stopped, killed or lost its power.
+    pub fn successor(self, adjust: impl FnOnce(&mut StoreConfig)) -> Rig {
+        let world = self.world.clone();
+        drop(self);
+        Rig::with(world, false, adjust)
+    }
+
+    pub fn open(&mut self, partition: i32, config: LogConfig) -> LogSlot {
+        let mut source = RigSource(&mut self.io);
+        self.store.open(&mut source, key(partition), config).expect("the log opens")
     }
 
     pub fn planted(seed: u64, bug: Planted) -> Rig {
@@ -177,10 +219,30 @@ impl Rig {
             self.io.grow_pool();
         }
         self.store.turn(now, wall, self.io.pool(), &mut self.ops);
-        for (op, tag) in self.ops.drain(..) {
+        self.push_ops();
+        self.store.events(&mut self.events);
+    }
+
+    fn push_ops(&mut self) {
+        for (op, tag) in std::mem::take(&mut self.ops) {
+            if self.log {
+                eprintln!("{:?} {op:?}", self.io.now());
+            }
+            self.check_op(&op);
+            self.pushed.push(kind_of(&op));
             self.io.push(op, Token::new(1, 0, tag.0));
         }
-        self.store.events(&mut self.events);
+    }
+
+    /// The roll barrier: a segment's header leaves only when its predecessor is flushed to its end.
+    fn check_op(&self, op: &Op) {
+        let Op::Write { offset: 0, data, .. } = op else { return };
+        let Ok((header, _)) = SegmentHeader::decode(data) else { return };
+        if header.ordinal > 0 && !header.prev.uuid.is_zero() && self.check_barrier {
+            let path = segment_path(header.key, header.ordinal - 1);
+            let end = header.prev.end;
+            assert!(self.world.is_flushed(path.as_ref(), 0..end), "the predecessor is flushed: {header:?}");
+        }
     }
 
     fn take(&mut self, done: Done) {
@@ -190,9 +252,7 @@ impl Rig {
         let tag = Tag(done.token.slot());
         let now = self.io.now();
         self.store.done(tag, done, now, &mut self.ops);
-        for (op, tag) in self.ops.drain(..) {
-            self.io.push(op, Token::new(1, 0, tag.0));
-        }
+        self.push_ops();
     }
 
     /// Turns until `reached`, at most `ms` of virtual time.
@@ -259,7 +319,8 @@ impl Rig {
             let into = loop {
                 match self.store.take_block(self.io.pool()) {
                     Some(block) => break block,
-                    None => assert!(self.io.grow_pool(), "memory for reads"),
+                    None if self.io.grow_pool() => {}
+                    None => self.turn(),
                 }
             };
             let op = Op::Read { file: cold.file, offset, into, at: 0, len: *len };
@@ -321,13 +382,65 @@ impl Rig {
         assert_eq!(from, end);
     }
 
+    pub fn count(&self, kind: &str) -> usize {
+        self.pushed.iter().filter(|k| **k == kind).count()
+    }
+
     pub fn cold_only(&mut self, slot: LogSlot) {
         self.store.evict_all_of(slot);
     }
 
     pub fn stop(&mut self) {
         self.store.begin_stop();
-        assert!(self.run(60_000, |rig| rig.events.contains(&Event::Stopped)), "stops: {:?}", self.events);
+        let stopped = self.run(60_000, |rig| rig.events.contains(&Event::Stopped));
+        assert!(stopped, "stops: {:#?}", self.store.waits());
+    }
+}
+
+struct RigSource<'a>(&'a mut Io);
+
+impl Source for RigSource<'_> {
+    fn list(&mut self, dir: &Path) -> Result<Vec<DirEntry>, Errno> {
+        self.0.list_dir(dir)
+    }
+
+    fn open(&mut self, path: &Path, mode: OpenMode) -> Result<FileId, Errno> {
+        let done = self.0.wait(Op::OpenFile { path: path.to_path_buf(), mode });
+        done.result?;
+        let Payload::Opened(file) = done.payload else { panic!("an opened file") };
+        Ok(file)
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.0.wait(Op::CloseFile { file });
+    }
+
+    fn read(&mut self, file: FileId, position: u64, len: usize) -> Result<Block, Errno> {
+        let into = loop {
+            match self.0.pool().take() {
+                Some(block) => break block,
+                None => assert!(self.0.grow_pool(), "memory for recovery"),
+            }
+        };
+        let done = self.0.wait(Op::Read { file, offset: position, into, at: 0, len: len as u32 });
+        let bytes = done.result?;
+        let Payload::Read(mut block) = done.payload else { panic!("a read hands its block back") };
+        block.set_filled(bytes as usize);
+        Ok(block)
+    }
+
+    fn run(&mut self, op: Op) -> Result<(), Errno> {
+        self.0.wait(op).result.map(|_| ())
+    }
+
+    fn uuid(&mut self) -> Uuid {
+        let mut bytes = [0; 16];
+        self.0.random(&mut bytes);
+        Uuid::from_random(bytes)
+    }
+
+    fn wall_ms(&self) -> i64 {
+        self.0.wall_ms()
     }
 }
 

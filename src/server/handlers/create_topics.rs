@@ -52,6 +52,8 @@ fn answer(
 ) -> create_topics_response::CreatableTopicResult {
     let mut answer = create_topics_response::CreatableTopicResult::default();
     answer.name = name.into();
+    // The schema's default is an empty text; Kafka sends null.
+    answer.error_message = None;
     answer.configs = Some(Vec::new());
     match result {
         Err(refusal) => {

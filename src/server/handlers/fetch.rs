@@ -118,8 +118,12 @@ impl Waiting {
     pub fn answer(self, outcomes: Vec<FetchOutcome>) -> Encoded {
         let mut outcomes = outcomes.into_iter();
         let mut out = Vec::with_capacity(64 + self.parts.len() * 64);
-        let head =
-            FetchResponseHead { correlation_id: self.correlation_id, throttle_time_ms: 0, error_code: 0, session_id: 0 };
+        let head = FetchResponseHead {
+            correlation_id: self.correlation_id,
+            throttle_time_ms: 0,
+            error_code: 0,
+            session_id: 0,
+        };
         let mut writer = FetchResponseWriter::begin(&mut out, self.version, &head, self.topics.len());
         let mut records: Vec<(usize, Vec<BlockSlice>)> = Vec::new();
         let mut parts = self.parts.iter();
@@ -129,7 +133,9 @@ impl Waiting {
             for (index, refused) in parts.by_ref().take(topic.partitions) {
                 let outcome = match refused {
                     Some(error) => FetchOutcome::refused(*error),
-                    None => outcomes.next().unwrap_or_else(|| FetchOutcome::refused(Refused::UnknownServerError)),
+                    None => {
+                        outcomes.next().unwrap_or_else(|| FetchOutcome::refused(Refused::UnknownServerError))
+                    }
                 };
                 let gap = writer.partition(&self.partition(*index, &outcome), outcome.records.bytes);
                 records.push((gap, outcome.records.parts));
@@ -148,10 +154,15 @@ impl Waiting {
             diverging_epoch: outcome
                 .diverging
                 .map(|(epoch, end)| DivergingEpoch { epoch: epoch.0, end_offset: end.0 }),
-            aborted_transactions: self.read_committed.then_some(&[][..]),
+            // As Kafka: an empty list also for what it never looked up.
+            aborted_transactions: (self.read_committed || never_looked_up(outcome.error)).then_some(&[][..]),
             ..FetchedPartition::refused(index, error_code(outcome.error))
         }
     }
+}
+
+fn never_looked_up(error: Option<Refused>) -> bool {
+    matches!(error, Some(Refused::UnknownTopicOrPartition | Refused::UnknownTopicId))
 }
 
 /// Puts the records between the metadata. Runs that are too small to be worth a part of their own, or that would make too many

@@ -20,6 +20,8 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         let mut answer = incremental_alter_configs_response::AlterConfigsResourceResponse::default();
         answer.resource_type = asked.resource_type;
         answer.resource_name = asked.resource_name.clone();
+        // The schema's default is an empty text; Kafka sends null.
+        answer.error_message = None;
         if let Err(refusal) = result {
             answer.error_code = error_code(Some(refusal.error));
             answer.error_message = refusal.message.map(StrBytes::from);

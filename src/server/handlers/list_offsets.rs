@@ -71,6 +71,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
 
 fn timestamp_fits(timestamp: i64, version: i16) -> bool {
     match timestamp {
+        ..=-7 => false,
         -3 => version >= MAX_TIMESTAMP_FROM,
         -4 => version >= EARLIEST_LOCAL_FROM,
         -5 => version >= LATEST_TIERED_FROM,
@@ -90,7 +91,10 @@ impl Waiting {
             for partition in &asked.partitions {
                 let outcome = match refused.next() {
                     Some(Some(error)) => OffsetOutcome::refused(*error),
-                    _ => outcomes.next().copied().unwrap_or(OffsetOutcome::refused(Refused::UnknownServerError)),
+                    _ => outcomes
+                        .next()
+                        .copied()
+                        .unwrap_or(OffsetOutcome::refused(Refused::UnknownServerError)),
                 };
                 let mut answer = list_offsets_response::ListOffsetsPartitionResponse::default();
                 answer.partition_index = partition.partition_index;

@@ -1,11 +1,14 @@
 //! Produce (key 0), advertised 0-13, served 3-13.
 //!
-//! Whole request: acks other than -1, 0, 1 is INVALID_REQUIRED_ACKS on every partition; a transactional id is refused with
-//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED until transactions are served. Each partition is checked and appended on its own; see
-//! `wire/batch/accept.rs` for the checks and their order.
+//! Whole request: acks other than -1, 0, 1 is INVALID_REQUIRED_ACKS on every partition that exists; null records close the
+//! connection. A partition that is named twice is appended once, from its last place, and answered once. Each partition is
+//! checked and appended on its own; see `wire/batch/accept.rs` for the checks and their order. Transactional batches are refused with
+//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED until transactions are served.
 //! acks=0 is answered by nothing, and any error closes the connection. acks=1 and acks=all wait for the topic's durability.
 //!
 //! Differs from Apache Kafka: acks=1 does not ack from memory; both levels mean what `durability` says.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Handled, Metadata, Request, error_code};
 use crate::base::error::Refused;
@@ -38,13 +41,11 @@ struct AnsweredTopic {
 pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
     let mut body = ProduceRequest::default();
     body.parse(request.frame, &request.header)?;
-    let whole = if !(-1..=1).contains(&body.acks) {
-        Some(Refused::InvalidRequiredAcks)
-    } else if body.transactional_id.is_some_and(|id| !id.is_empty()) {
-        Some(Refused::TransactionalIdAuthorizationFailed)
-    } else {
-        None
-    };
+    if body.has_null_records {
+        return Err(WireError::Malformed { at: request.header.body_at, what: "null records" });
+    }
+    let whole = (!(-1..=1).contains(&body.acks)).then_some(Refused::InvalidRequiredAcks);
+    let superseded = superseded(&body, request.frame);
     let mut waiting = Waiting {
         version: body.version,
         correlation_id: request.header.correlation_id,
@@ -58,11 +59,15 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
             TopicRef::Name(span) => meta.topic_by_name(span.text(request.frame)),
             TopicRef::Id(id) => meta.topic_by_id(id),
         };
-        for partition in &body.partitions[topic.range()] {
-            let key = match whole {
-                Some(error) => Err(error),
-                None => found.as_ref().map_err(|e| *e).and_then(|t| t.partition(PartitionIndex(partition.index))),
+        let mut partitions = 0;
+        for at in topic.range().filter(|at| !superseded.contains(at)) {
+            let partition = &body.partitions[at];
+            partitions += 1;
+            let key = match &found {
+                Ok(topic) => topic.partition(PartitionIndex(partition.index)),
+                Err(error) => Err(*error),
             };
+            let key = key.and_then(|key| whole.map_or(Ok(key), Err));
             waiting.parts.push((partition.index, key.err()));
             if let Ok(key) = key {
                 parts.push(ProducePart { key, records: partition.records.bytes(request.frame) });
@@ -71,7 +76,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         waiting.topics.push(AnsweredTopic {
             name: topic.name(request.frame).map(str::to_string),
             id: topic.id().unwrap_or_default(),
-            partitions: topic.range().len(),
+            partitions,
         });
     }
     let produce = Produce {
@@ -83,6 +88,22 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
     };
     request.ask(Message::Produce(produce));
     Ok(Handled::Wait(Pending::Produce(waiting)))
+}
+
+/// Places of partitions that are named again further on.
+fn superseded(body: &ProduceRequest, frame: &[u8]) -> BTreeSet<usize> {
+    let mut last = BTreeMap::new();
+    let mut superseded = BTreeSet::new();
+    if body.partitions.len() < 2 {
+        return superseded;
+    }
+    for topic in &body.topics {
+        for at in topic.range() {
+            let key = (topic.name(frame), topic.id(), body.partitions[at].index);
+            superseded.extend(last.insert(key, at));
+        }
+    }
+    superseded
 }
 
 impl Waiting {
@@ -106,13 +127,14 @@ impl Waiting {
             let key = topic.name.as_deref().map_or(TopicKey::Id(topic.id), TopicKey::Name);
             writer.topic(key, topic.partitions);
             for (index, outcome) in parts.by_ref().take(topic.partitions) {
+                let blamed = outcome.record.map(|record| (record, outcome.message));
                 writer.partition(&ProducedPartition {
                     index,
                     error_code: error_code(outcome.error),
                     base_offset: outcome.base_offset,
                     log_append_time_ms: outcome.append_time_ms,
                     log_start_offset: outcome.log_start,
-                    record_errors: &[],
+                    record_errors: blamed.as_slice(),
                     error_message: outcome.message,
                     current_leader: None,
                 });

@@ -38,13 +38,19 @@ pub struct Refusal {
     pub error: Refused,
     /// For `error_message` of the partition (Produce 8+), in Kafka's words where tools show them.
     pub message: Option<&'static str>,
-    /// Index within the batch of the one record that is to blame, for `record_errors` (Produce 8+).
+    /// Index within the batch of the first record that is to blame, for `record_errors` (Produce 8+).
     pub record: Option<i32>,
+    /// Found by what Kafka calls the record validator: its answer then carries the log start offset, and -1 otherwise.
+    pub with_log_start: bool,
 }
 
 impl Refusal {
     fn new(error: Refused, message: &'static str) -> Refusal {
-        Refusal { error, message: Some(message), record: None }
+        Refusal { error, message: Some(message), record: None, with_log_start: false }
+    }
+
+    fn validated(error: Refused, message: &'static str) -> Refusal {
+        Refusal { with_log_start: true, ..Refusal::new(error, message) }
     }
 }
 
@@ -58,7 +64,7 @@ pub fn accept<'a>(bytes: &'a [u8], limits: &Accept) -> Result<Batch<'a>, Refusal
     check_header(&batch, limits)?;
     check_records(&batch, limits)?;
     if batch.is_log_append_time() {
-        return Err(Refusal::new(
+        return Err(Refusal::validated(
             Refused::InvalidTimestamp,
             "Invalid timestamp type in record: a producer should not set the timestamp type to LogAppendTime",
         ));
@@ -90,8 +96,8 @@ fn only_batch(bytes: &[u8]) -> Result<(Batch<'_>, usize), Refusal> {
             "Produce requests with version 3 or higher are only allowed to contain record batches with magic version 2",
         ));
     }
-    let (batch, rest) =
-        Batch::first(bytes).map_err(|error| Refusal { error, message: None, record: None })?;
+    let (batch, rest) = Batch::first(bytes)
+        .map_err(|error| Refusal::new(error, "Record batch is smaller than its header"))?;
     if whole_batch(rest)?.is_some() {
         return Err(Refusal::new(
             Refused::InvalidRecord,
@@ -130,11 +136,14 @@ fn check_header(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
                 "Produce requests with version 6 or lower are not allowed to use ZStandard compression",
             ));
         }
-        None => return Err(Refusal::new(Refused::UnknownServerError, "Unknown compression type id")),
+        None => return Err(Refusal::validated(Refused::UnknownServerError, "Unknown compression type id")),
         Some(_) => {}
     }
     if batch.base_offset() != 0 {
-        return Err(Refusal::new(Refused::InvalidRecord, "The baseOffset of the record batch should be 0"));
+        return Err(Refusal::validated(
+            Refused::InvalidRecord,
+            "The baseOffset of the record batch should be 0",
+        ));
     }
     if batch.size() as i64 > i64::from(limits.max_message_bytes) {
         return Err(Refusal::new(
@@ -147,13 +156,19 @@ fn check_header(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
     }
     let count = batch.count();
     if count <= 0 || batch.last_offset_delta() != count - 1 {
-        return Err(Refusal::new(Refused::InvalidRecord, "Inconsistent batch offset range and record count"));
+        return Err(Refusal::validated(
+            Refused::InvalidRecord,
+            "Inconsistent batch offset range and record count",
+        ));
     }
     if batch.is_control() {
-        return Err(Refusal::new(Refused::InvalidRecord, "Clients are not allowed to write control records"));
+        return Err(Refusal::validated(
+            Refused::InvalidRecord,
+            "Clients are not allowed to write control records",
+        ));
     }
     if batch.producer_id() >= 0 && batch.base_sequence() < 0 {
-        return Err(Refusal::new(
+        return Err(Refusal::validated(
             Refused::InvalidRecord,
             "Invalid sequence number in record batch with producerId",
         ));
@@ -172,12 +187,12 @@ fn check_records(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
     // Stays empty, and so costs nothing, for an uncompressed batch.
     let mut scratch = Vec::default();
     let records = records::open(batch, &mut scratch)
-        .map_err(|error| Refusal::new(error, "Failed to decompress record stream"))?;
+        .map_err(|error| Refusal::validated(error, "Failed to decompress record stream"))?;
     let mut index = 0;
     for record in records {
-        let at = |error, what| Refusal { record: Some(index), ..Refusal::new(error, what) };
-        let record =
-            record.map_err(|_| Refusal::new(Refused::InvalidRecord, "Found invalid record structure"))?;
+        let at = |error, what| Refusal { record: Some(index), ..Refusal::validated(error, what) };
+        let record = record
+            .map_err(|_| Refusal::validated(Refused::InvalidRecord, "Found invalid record structure"))?;
         if record.offset_delta != index {
             return Err(at(Refused::InvalidRecord, "Inconsistent record offset within its batch"));
         }
@@ -190,13 +205,13 @@ fn check_records(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
         index += 1;
     }
     if index != batch.count() {
-        return Err(Refusal::new(Refused::InvalidRecord, "Record count is not that of the records"));
+        return Err(Refusal::validated(Refused::InvalidRecord, "Record count is not that of the records"));
     }
     // A header may claim a time that no record has; it would mislead time search and retention.
-    if in_time { Ok(()) } else { Err(Refusal::new(Refused::InvalidTimestamp, OUT_OF_RANGE)) }
+    if in_time { Ok(()) } else { Err(Refusal::validated(Refused::InvalidTimestamp, OUT_OF_RANGE)) }
 }
 
-const OUT_OF_RANGE: &str = "Timestamp of message is out of range";
+const OUT_OF_RANGE: &str = "One or more records have been rejected due to invalid timestamp";
 
 impl Accept {
     /// Whether a record may have this timestamp.

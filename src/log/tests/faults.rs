@@ -1,0 +1,225 @@
+//! The store when things go wrong: errors, no space, damage, little memory. And bugs that must be noticed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::rig::{DATA, Model, Rig, batch, config, key, segment_path};
+use crate::base::error::Refused;
+use crate::base::offset::Offset;
+use crate::io::Errno;
+use crate::io::sim::{DiskConfig, Faults, Injected, OpKind, World};
+use crate::log::store::{Event, LogConfig, LogSlot, NotAppended, Planted, ReadPlan, ReadRequest};
+
+fn dead(rig: &Rig) -> bool {
+    rig.events.iter().any(|event| matches!(event, Event::Dead(_)))
+}
+
+#[test]
+fn a_failed_write_or_flush_ends_the_directory_and_no_ack_follows() {
+    for kind in [OpKind::Write, OpKind::Flush] {
+        let mut rig = Rig::new(11, Faults::none());
+        let slots = [rig.store.create(key(0), config()), rig.store.create(key(1), config())];
+        for name in 0..6 {
+            rig.produce(slots[name as usize % 2], &batch(name, 2, 500));
+        }
+        rig.settle(3000);
+        let before = [rig.high_watermark(slots[0]), rig.high_watermark(slots[1])];
+        rig.world.place_fault(kind, 0, Injected::Fails(Errno::IO));
+        rig.append_patiently(slots[0], &batch(10, 2, 500));
+        rig.append_patiently(slots[1], &batch(11, 2, 500));
+        assert!(rig.run(1000, |rig| dead(rig)), "{kind:?} fails");
+        rig.settle(2000);
+        assert_eq!([rig.high_watermark(slots[0]), rig.high_watermark(slots[1])], before);
+        let refused = Err(NotAppended::Refused(Refused::KafkaStorageError));
+        assert_eq!(rig.append(slots[0], &batch(12, 1, 10)), refused);
+        let (bytes, _) = rig.fetch(slots[0], Offset(0), 1 << 20);
+        assert!(!bytes.is_empty(), "reads go on");
+    }
+}
+
+#[test]
+fn transient_and_short_results_are_carried_on() {
+    let mut rig = Rig::new(12, Faults { write_short: 400_000, ..Faults::none() });
+    let slot = rig.store.create(key(0), LogConfig { segment_bytes: 200_000, ..config() });
+    let mut model = Model::default();
+    for name in 0..120 {
+        if name % 10 == 0 {
+            rig.world.place_fault(OpKind::Write, 1, Injected::Fails(Errno::AGAIN));
+        }
+        let sent = batch(name, 2, 900 * (name as usize % 7));
+        let appended = rig.produce(slot, &sent);
+        let flushed =
+            rig.world.find_flushed(segment_path(key(0), last_ordinal(&rig, slot)).as_ref(), 0, &sent[21..]);
+        assert!(flushed.is_some(), "batch {name} is flushed");
+        model.add(&appended, &sent);
+    }
+    rig.cold_only(slot);
+    rig.check_all(slot, &model, 100_000);
+}
+
+fn last_ordinal(rig: &Rig, slot: LogSlot) -> u64 {
+    rig.store.describe(slot).segments.last().expect("a segment").ordinal
+}
+
+#[test]
+fn a_full_disk_refuses_and_space_brings_it_back() {
+    let world = World::new(13, Faults::none());
+    world.add_disk(DATA, DiskConfig { capacity_bytes: 700_000, ..DiskConfig::default() });
+    let mut rig = Rig::with(world, false, |_| {});
+    let slot = rig.store.create(key(0), LogConfig { segment_bytes: 200_000, ..config() });
+    let mut model = Model::default();
+    let mut refused = 0;
+    for name in 0..400 {
+        let sent = batch(name, 2, 2000);
+        match rig.append(slot, &sent) {
+            Ok(appended) => model.add(&appended, &sent),
+            Err(NotAppended::Refused(Refused::KafkaStorageError)) => refused += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+        rig.settle(5);
+    }
+    assert!(refused > 10, "the disk is full");
+    let acked = rig.high_watermark(slot);
+    rig.cold_only(slot);
+    rig.check_all(slot, &model, 100_000);
+    rig.world.set_capacity(DATA.as_ref(), 100 << 20);
+    let back = rig.run(5000, |rig| rig.high_watermark(slot) == rig.store.bounds(slot).log_end.get());
+    assert!(back && !dead(&rig), "it goes on by itself");
+    assert!(rig.high_watermark(slot) >= acked);
+    rig.run(2000, |rig| rig.append(slot, &batch(1000, 1, 10)).is_ok());
+    let sent = batch(1001, 2, 2000);
+    model.batches.push((rig.store.bounds(slot).log_end.get(), sent.clone()));
+    rig.produce(slot, &sent);
+}
+
+#[test]
+fn a_low_disk_refuses_until_it_is_told_otherwise() {
+    let world = World::new(14, Faults::none());
+    let mut rig = Rig::with(world, true, |c| c.free_bytes_min = 1000);
+    let slot = rig.store.create(key(0), config());
+    rig.store.set_disk_free(999);
+    let refused = Err(NotAppended::Refused(Refused::KafkaStorageError));
+    assert_eq!(rig.append(slot, &batch(0, 1, 10)), refused);
+    rig.store.set_disk_free(1000);
+    rig.produce(slot, &batch(0, 1, 10));
+}
+
+#[test]
+fn damage_at_rest_is_never_served() {
+    for at in [5000, 5090, 20_000, 60_000] {
+        let mut rig = Rig::new(15, Faults::none());
+        let slot = rig.store.create(key(0), config());
+        let mut model = Model::default();
+        for name in 0..100 {
+            let sent = batch(name, 2, 900);
+            model.add(&rig.produce(slot, &sent), &sent);
+        }
+        rig.world.rot(segment_path(key(0), 0).as_ref(), at, 3);
+        rig.cold_only(slot);
+        let (mut from, end) = (Offset(0), rig.high_watermark(slot));
+        let mut refused = false;
+        while from < end && !refused {
+            let request = ReadRequest { from, until: end, bytes_max: 30_000, at_least_one: true };
+            match rig.read(slot, request) {
+                ReadPlan::Ready(records) => {
+                    let bytes: Vec<u8> = records.parts.iter().flat_map(|p| p.iter().copied()).collect();
+                    from = model.check(&bytes, from);
+                }
+                ReadPlan::Refused(Refused::KafkaStorageError) => refused = true,
+                _ => panic!("neither records nor an error at {from}"),
+            }
+        }
+        assert!(refused || rig.events.iter().any(|e| matches!(e, Event::Corrupt(..))), "noticed at {at}");
+    }
+}
+
+#[test]
+fn an_unreadable_sector_is_read_again_and_then_refused() {
+    let mut rig = Rig::new(16, Faults::none());
+    let slot = rig.store.create(key(0), config());
+    let mut model = Model::default();
+    for name in 0..50 {
+        let sent = batch(name, 2, 900);
+        model.add(&rig.produce(slot, &sent), &sent);
+    }
+    rig.cold_only(slot);
+    rig.world.place_fault(OpKind::Read, 0, Injected::Fails(Errno::IO));
+    rig.check_all(slot, &model, 30_000);
+    rig.world.set_faults(Faults { read_eio: 1_000_000, ..Faults::none() });
+    let until = rig.high_watermark(slot);
+    let request = ReadRequest { from: Offset(0), until, bytes_max: 30_000, at_least_one: true };
+    assert!(matches!(rig.read(slot, request), ReadPlan::Refused(Refused::KafkaStorageError)));
+}
+
+#[test]
+fn many_logs_share_a_small_pool() {
+    for durability in [crate::log::store::Durability::Durable, crate::log::store::Durability::Memory] {
+        let world = World::new(17, Faults::none());
+        let mut rig = Rig::with_pool(world, true, 4 << 20, |c| c.tail_cache_bytes = 2 << 20);
+        let wanted = LogConfig { durability, flush_ms: 60_000, flush_bytes: u64::MAX, ..config() };
+        let slots: Vec<_> = (0..60).map(|i| rig.store.create(key(i), wanted.clone())).collect();
+        let mut models = vec![Model::default(); slots.len()];
+        for name in 0..600u64 {
+            let index = (name * 7 % 60) as usize;
+            let sent = batch(name, 2, 400);
+            let appended = rig.append_patiently(slots[index], &sent);
+            models[index].add(&appended, &sent);
+        }
+        for (slot, model) in slots.iter().zip(&models) {
+            assert!(
+                rig.run(10_000, |rig| rig.high_watermark(*slot) == rig.store.bounds(*slot).log_end.get())
+            );
+            rig.check_all(*slot, model, 10_000);
+        }
+    }
+}
+
+/// A workload whose acks are checked against what is flushed.
+fn acks_are_flushed(rig: &mut Rig) {
+    rig.check_barrier = false;
+    let slots: Vec<_> =
+        (0..3).map(|i| rig.store.create(key(i), LogConfig { segment_bytes: 150_000, ..config() })).collect();
+    let mut open: Vec<(LogSlot, i32, Offset, Vec<u8>)> = Vec::new();
+    for name in 0..150u64 {
+        let index = name as usize % 3;
+        if let Ok(appended) = rig.append(slots[index], &batch(name, 2, 20_000)) {
+            let sent = batch(name, 2, 20_000);
+            open.push((slots[index], index as i32, appended.next_offset, sent));
+        }
+        rig.turn();
+        open.retain(|(slot, partition, next, sent)| {
+            let acked = rig.high_watermark(*slot) >= *next;
+            if acked {
+                let found = rig.store.describe(*slot).segments.iter().any(|segment| {
+                    let path = segment_path(key(*partition), segment.ordinal);
+                    rig.world.find_flushed(path.as_ref(), 0, &sent[21..]).is_some()
+                });
+                assert!(found, "acked and not flushed");
+            }
+            !acked
+        });
+    }
+}
+
+#[test]
+fn planted_bugs_turn_the_flush_check_red() {
+    for seed in 20..24 {
+        acks_are_flushed(&mut Rig::new(seed, Faults::none()));
+    }
+    for bug in [Planted::AckBeforeFlush, Planted::DurableIsLastCompleted, Planted::NoDirectorySync] {
+        let red = (20..40).any(|seed| {
+            catch_unwind(AssertUnwindSafe(|| acks_are_flushed(&mut Rig::planted(seed, bug)))).is_err()
+        });
+        assert!(red, "{bug:?} is noticed");
+    }
+    let red = (20..40).any(|seed| {
+        catch_unwind(AssertUnwindSafe(|| {
+            let mut rig = Rig::planted(seed, Planted::RetryAfterError);
+            for after in [3, 9, 20, 40] {
+                rig.world.place_fault(OpKind::Flush, after, Injected::Fails(Errno::IO));
+            }
+            acks_are_flushed(&mut rig);
+        }))
+        .is_err()
+    });
+    assert!(red, "a retry after an error is noticed");
+}
