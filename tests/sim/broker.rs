@@ -104,6 +104,8 @@ pub struct Story {
     asked: BTreeMap<u64, Asked>,
     next_name: u64,
     next_batch: u64,
+    /// When the clients get a word in at the latest.
+    next_wake: u64,
 }
 
 pub fn run(seed: u64) -> (u64, Vec<(&'static str, u64)>) {
@@ -141,6 +143,7 @@ impl Story {
             asked: BTreeMap::new(),
             next_name: 0,
             next_batch: 0,
+            next_wake: 0,
         };
         (0..story.plan.topics).for_each(|_| story.add_topic());
         story
@@ -173,6 +176,16 @@ impl Story {
 
     fn tell(&mut self) -> Verdict {
         let mut end = End::Stop;
+        if std::env::var_os("ONCE").is_some() {
+            self.start(end)?;
+            for _ in 0..self.plan.steps * 2 {
+                self.act();
+                self.turn()?;
+            }
+            self.world.set_faults(Faults::calm());
+            self.calm()?;
+            return self.stop();
+        }
         for _ in 0..self.plan.runs {
             self.start(end)?;
             for _ in 0..self.plan.steps {
@@ -271,7 +284,9 @@ impl Story {
                         return Ok((of.log_start_offset, of.high_watermark, records));
                     }
                     1 => {
-                        return Err(format!("{topic}-{index}: offset {from} is out of range after a restart"));
+                        return Err(format!(
+                            "{topic}-{index}: offset {from} is out of range after a restart"
+                        ));
                     }
                     _ => {}
                 }
@@ -413,7 +428,10 @@ impl Story {
 
     fn turn(&mut self) -> Verdict {
         let now = self.world.now();
-        self.world.wake_at(now + 50_000_000);
+        if now >= self.next_wake {
+            self.next_wake = now + 50_000_000;
+            self.world.wake_at(self.next_wake);
+        }
         self.node().turn();
         if let Some(why) = &self.node().dead {
             return Err(format!("died without a failed operation: {why}"));
@@ -443,6 +461,9 @@ impl Story {
             }
             Asked::Identity(at) => {
                 let response = kafka::answer::<InitProducerIdRequest>(frame, kafka::INIT_PRODUCER_ID);
+                if response.error_code != 0 {
+                    self.world.mark("identity_refused");
+                }
                 let known = Identity::Known(response.producer_id);
                 self.partitions[at].producer.identity =
                     if response.error_code == 0 { known } else { Identity::Wanted };
@@ -620,22 +641,29 @@ impl Story {
     fn calm(&mut self) -> Verdict {
         let limit = self.world.now() + CALM_NS_MAX;
         self.clients.iter_mut().for_each(|client| client.deaf = false);
-        let before = self.next_batch;
+        let before: Vec<u64> = self.partitions.iter().map(|partition| partition.oracle.acked).collect();
         let mut served = vec![false; self.partitions.len()];
         while !served.iter().all(|done| *done) {
             for at in 0..self.partitions.len() {
-                let acked = self.partitions[at].oracle.acked;
-                if self.partitions[at].producer.pending.is_empty() && !served[at] {
-                    self.produce(at % self.clients.len(), at);
-                } else if self.prepare(at % self.clients.len(), at) {
-                    self.send_pending(at % self.clients.len(), at);
+                let pending = self.partitions[at].producer.pending.len();
+                served[at] |= self.partitions[at].oracle.acked > before[at] && pending == 0;
+                if served[at] {
+                    continue;
                 }
-                served[at] |=
-                    acked > 0 && self.partitions[at].producer.pending.is_empty() && self.next_batch > before;
+                let client = at % self.clients.len();
+                if pending == 0 {
+                    self.produce(client, at);
+                } else if self.prepare(client, at) {
+                    self.send_pending(client, at);
+                }
             }
             self.turn()?;
             if self.world.now() > limit {
-                return Err(format!("not available after the faults: {served:?}"));
+                let created: Vec<_> = self.topics.iter().map(|topic| topic.created).collect();
+                let state = |p: &Partition| (p.producer.identity, p.producer.pending.len(), p.producer.in_flight);
+                let producers: Vec<_> = self.partitions.iter().map(state).collect();
+                let clients: Vec<_> = self.clients.iter().map(Client::in_flight).collect();
+                return Err(format!("not available: {served:?} {created:?} {producers:?}, in flight {clients:?}"));
             }
         }
         Ok(())

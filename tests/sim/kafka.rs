@@ -167,6 +167,7 @@ pub fn create_topic(topic: &str, partitions: i32, configs: &[(&str, String)]) ->
 
 pub fn init_producer_id() -> InitProducerIdRequest {
     let mut request = InitProducerIdRequest::default();
+    request.transactional_id = None;
     request.transaction_timeout_ms = 60_000;
     request
 }

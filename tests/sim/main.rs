@@ -1,7 +1,7 @@
 //! Deterministic simulation: whole lives of the log store, one per seed.
 //!
 //! `cargo test --test sim` runs a few dozen seeds; `SEEDS=2000 cargo test --test sim` runs many; a failure names its seed, and
-//! `SEED=n cargo test --test sim seeds` replays exactly that one, with `SIM_LOG=1` event by event.
+//! `SEED=n cargo test --test sim stores` (or `brokers`) replays exactly that one, with `SIM_LOG=1` event by event.
 
 mod batch;
 mod broker;
@@ -27,20 +27,30 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-#[test]
-fn seeds_hold() {
+/// What was reached, and how often, over all seeds of a test.
+type Covered = BTreeMap<&'static str, u64>;
+
+fn each_seed(run: impl Fn(u64) -> Vec<(&'static str, u64)>) -> Covered {
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("SEEDS").unwrap_or(SEEDS),
     };
-    let mut covered: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for seed in seeds {
-        let report = story::run(seed, None);
-        for (name, count) in report.covered {
-            *covered.entry(name).or_insert(0) += count;
-        }
+    let mut covered = Covered::new();
+    for (name, count) in seeds.flat_map(run) {
+        *covered.entry(name).or_insert(0) += count;
     }
     eprintln!("covered: {covered:#?}");
+    covered
+}
+
+#[test]
+fn stores_keep_their_promises() {
+    each_seed(|seed| story::run(seed, None).covered);
+}
+
+#[test]
+fn brokers_keep_their_promises() {
+    each_seed(|seed| broker::run(seed).1);
 }
 
 /// T7: each file operation of a short life fails once, in each way.

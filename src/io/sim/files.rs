@@ -377,6 +377,10 @@ impl Core {
                 | Op::SyncDir { path } => path,
                 _ => unreachable!("handled by the caller"),
             };
+            if matches!(op, Op::MakeDir { .. }) && core.disks.iter().any(|(mount, _)| mount.starts_with(path))
+            {
+                return Err(Errno::EXIST);
+            }
             let (disk, below) = core.resolve(path).ok_or(Errno::NOENT)?;
             touched = Some(disk);
             match &op {

@@ -120,6 +120,7 @@ impl Run {
             let slot = self.rig.open(index as i32, self.wanted.clone());
             self.slots[index] = slot;
             let bounds = self.rig.store.bounds(slot);
+            self.rig.pump();
             assert!(
                 !self.rig.events.iter().any(|e| matches!(e, Event::Corrupt(..))),
                 "{:?}",

@@ -5,7 +5,7 @@
 //! Needs root, FUSE, loop devices and `qemu-storage-daemon`, so it runs only when asked: `scripts/powerloss [STATES]` sets
 //! `CORELOG_POWERLOSS`. `CORELOG_TEST_PLANTED=ack-before-flush` runs a broker with that bug, and the test then requires a loss.
 
-mod rig;
+pub mod rig;
 mod writelog;
 
 use std::collections::BTreeMap;
