@@ -363,3 +363,15 @@ fn arbitrary_bytes_never_panic() {
         let _ = disk.try_recover(None);
     }
 }
+
+#[test]
+fn cooked_directories_keep_the_promises() {
+    for seed in seeds(300) {
+        let mut random = Seeded::new(seed);
+        // Steps are more often groups than anything else.
+        let mut byte = || if random.below(3) == 0 { random.next() as u8 } else { random.below(140) as u8 };
+        let recipe: Vec<u8> = (0..60).map(|_| byte()).collect();
+        crate::log::fuzz::recovery(&recipe);
+        crate::log::fuzz::checkpoints(&recipe);
+    }
+}
