@@ -240,7 +240,12 @@ impl Rig {
         let Op::Write { offset: 0, data, .. } = op else { return };
         let Ok((header, _)) = SegmentHeader::decode(data) else { return };
         if header.ordinal > 0 && !header.prev.uuid.is_zero() && self.check_barrier {
-            let path = segment_path(header.key, header.ordinal - 1);
+            let is_it = |path: &String| {
+                let bytes = self.world.live_bytes(path.as_ref()).unwrap_or_default();
+                SegmentHeader::decode(&bytes).is_ok_and(|(found, _)| found.uuid == header.prev.uuid)
+            };
+            let mut paths = (0..header.ordinal).rev().map(|ordinal| segment_path(header.key, ordinal));
+            let path = paths.find(is_it).expect("the predecessor's file");
             let end = header.prev.end;
             assert!(self.world.is_flushed(path.as_ref(), 0..end), "the predecessor is flushed: {header:?}");
         }
