@@ -61,6 +61,9 @@ pub fn fill(builder: &mut BatchBuilder, name: u64, count: usize, value_bytes: us
     out
 }
 
+/// A cold read on its way: its blocks as they come, how many are left, and an error.
+type Reading = (ColdRead, Vec<Option<Block>>, usize, Option<Errno>);
+
 pub fn segment_path(key: PartitionKey, ordinal: u64) -> String {
     format!("{DATA}/{}/{}/{}", key.topic, key.partition, segment_name(ordinal))
 }
@@ -89,7 +92,7 @@ pub struct Rig {
     /// Prints what is pushed.
     log: bool,
     done: Vec<Done>,
-    reads: Vec<(ColdRead, Vec<Option<Block>>, usize, Option<Errno>)>,
+    reads: Vec<Reading>,
     finished: Vec<ReadPlan>,
 }
 
