@@ -87,6 +87,8 @@ impl Run {
     fn append(&mut self, index: usize) {
         let count = 1 + self.seed.below(4) as usize;
         let bytes = match self.seed.below(20) {
+            // A hole that only the chain shows: one small group lost, a large one landed behind it.
+            0..10 if self.planted == Some(Planted::NoChain) => 70_000,
             0 => self.seed.below(200_000),
             1..5 => self.seed.below(20_000),
             _ => self.seed.below(1000),
