@@ -1,5 +1,6 @@
 //! The one integration binary: a new suite is a module of it.
 
+mod bad_use;
 mod broker;
 mod captures;
 mod cli;
