@@ -52,7 +52,7 @@ impl Table {
 
     fn is_numeric(&self, column: usize) -> bool {
         let mut cells = self.rows.iter().skip(1).filter_map(|r| r.get(column)).peekable();
-        cells.peek().is_some() && cells.all(|c| c.starts_with(|d: char| d.is_ascii_digit() || d == '-'))
+        cells.peek().is_some() && cells.all(|c| c == "-" || c.parse::<f64>().is_ok())
     }
 }
 

@@ -59,6 +59,8 @@ pub struct BrokerConfig {
     pub replication_factor_clamp: bool,
     pub auto_create_topics: bool,
     pub delete_topics: bool,
+    /// Decompress and walk every produced batch.
+    pub validate_deep: bool,
     pub request_bytes_max: usize,
     pub fetch_bytes_max: i32,
     pub connection_idle_ms_max: u64,
@@ -144,6 +146,7 @@ impl BrokerConfig {
             replication_factor_clamp: flag("replication.factor.clamp"),
             auto_create_topics: flag("auto.create.topics.enable"),
             delete_topics: flag("delete.topic.enable"),
+            validate_deep: flag("validate.deep"),
             request_bytes_max: number("socket.request.max.bytes") as usize,
             fetch_bytes_max: number("fetch.max.bytes") as i32,
             connection_idle_ms_max: number("connections.max.idle.ms") as u64,

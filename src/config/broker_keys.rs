@@ -103,6 +103,8 @@ pub const BROKER_KEYS: &[Opt] = &[
         "Shards, one core each. This version runs one."),
     key("socket.request.max.bytes", Int, Some("104857600"), Allowed::AtLeast(1),
         "Largest request; a connection that announces a larger one is closed."),
+    key("validate.deep", Boolean, Some("false"), Allowed::Any,
+        "Decompress and walk every produced batch, as Apache Kafka does, instead of trusting the header of a compressed one."),
 ];
 
 /// What `--dev` changes besides the command line's own defaults: everything small, on this machine, nothing to wait for.

@@ -34,7 +34,7 @@ pub struct Ledger {
     pub producer: u32,
     /// By sequence: partition and offset; offset -1 where the broker did not say; none where it was not acknowledged.
     pub placed: Vec<Option<(i32, i64)>>,
-    /// From a batch's first send to its ack, in nanoseconds, counted once for each record in it.
+    /// From a batch's first send to its ack, in nanoseconds, counted once for each record in it, until `watch.disturbed`.
     pub latency: Histogram<u64>,
     pub bytes: u64,
     /// Why it ended early. What was acknowledged before stays acknowledged.
@@ -45,6 +45,8 @@ pub struct Ledger {
 #[derive(Default)]
 pub struct Watch {
     pub stop: AtomicBool,
+    /// The broker was interfered with: latencies are not collected from here on.
+    pub disturbed: AtomicBool,
     /// Records acknowledged so far.
     pub acked: AtomicU64,
     /// Milliseconds since 1970 of the latest ack.
@@ -119,7 +121,9 @@ fn collect(producer: &mut Producer, watch: &Watch, ledger: &mut Ledger) {
             ledger.placed[*sequence as usize] = Some((ack.partition, offset));
         }
         count += ack.tags.len() as u64;
-        ledger.latency.saturating_record_n(ack.latency.as_nanos() as u64, ack.tags.len() as u64);
+        if !watch.disturbed.load(Ordering::Relaxed) {
+            ledger.latency.saturating_record_n(ack.latency.as_nanos() as u64, ack.tags.len() as u64);
+        }
     }
     if count > 0 {
         watch.acked.fetch_add(count, Ordering::Relaxed);

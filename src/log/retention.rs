@@ -100,7 +100,8 @@ impl Log {
         let mut steps = Vec::new();
         while !self.retiring && self.trims == 0 {
             let Some(front) = self.segments.front() else { break };
-            if !(self.is_over(front) && front.trimmed) || front.next_offset > self.log_start {
+            let busy = !front.trimmed || front.handle == Handle::Opening;
+            if busy || !self.is_over(front) || front.next_offset > self.log_start {
                 break;
             }
             let Some(segment) = self.segments.pop_front() else { break };

@@ -217,4 +217,6 @@ pub struct PartitionRules {
     pub timestamp_after_max_ms: i64,
     /// `cleanup.policy` contains `compact`: records need keys.
     pub compact: bool,
+    /// `validate.deep`: walk compressed batches too.
+    pub deep: bool,
 }

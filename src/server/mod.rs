@@ -323,6 +323,10 @@ impl Server {
     fn sent(&mut self, at: usize, done: Done, cx: &mut Cx<'_>) {
         let conn = &mut self.connections[at];
         conn.sending = false;
+        // What a shutdown cut short is not sent again: by the next turn the seam may have given the connection up.
+        if conn.phase != Phase::Open {
+            return;
+        }
         let (Ok(bytes), Payload::Sent(mut chain)) = (done.result, done.payload) else {
             return self.close(at);
         };

@@ -84,6 +84,7 @@ impl Shard {
             timestamp_after_max_ms: rules.timestamp_after_max_ms,
             log_append_time: rules.log.log_append_time,
             compact: rules.compact,
+            deep: rules.deep,
             now_ms: cx.wall_ms,
         };
         let log_start = self.store.bounds(slot).log_start.get().0;

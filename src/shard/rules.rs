@@ -28,5 +28,6 @@ pub fn of(topic: &TopicConfig, broker: &BrokerConfig) -> PartitionRules {
         timestamp_before_max_ms: topic.timestamp_before_max_ms,
         timestamp_after_max_ms: topic.timestamp_after_max_ms,
         compact: topic.compact,
+        deep: broker.validate_deep,
     }
 }

@@ -115,6 +115,7 @@ fn batch_set(data: &[u8]) {
             timestamp_after_max_ms: i64::MAX,
             log_append_time: false,
             compact,
+            deep: false,
             now_ms: 0,
         };
         if let Ok(batch) = batch::accept(data, &limits)

@@ -2,8 +2,8 @@
 //! beyond what a caller passes in. It deliberately knows no sockets, no files, no topics that exist and no offsets that were
 //! assigned: it is told. It is the only importer of the generated messages (crate `kafka-wire`) and of the compression codecs.
 //!
-//! Two paths. Hot: `frame`, `produce`, `fetch`, `batch` are written by hand and parse in place. Cold: every other API goes
-//! through the generated messages behind `msg`.
+//! Two paths. Hot: `frame`, `produce`, `fetch`, `batch` (over `primitive`, `topics`) are written by hand and parse in place. Cold:
+//! every other API goes through the generated messages behind `msg`.
 //!
 //! Non-obvious:
 //! - A count or length from the peer is compared with the bytes that are left before anything is reserved for it.
@@ -12,6 +12,8 @@
 //! - Client ids stay plain nullable strings in the flexible request header.
 //! - Produce is advertised from version 0 and accepted from 3: old librdkafka compresses only if 0 is in the range (KAFKA-18659).
 //! - The CRC of a batch starts at its attributes: base offset, length, leader epoch and magic may change without a new CRC.
+//! - As in Kafka, bytes behind the body of a request are ignored, and the hot parsers take every negative length for null. The
+//!   generated messages take only -1.
 //! - Records in a fetch response are never null: length 0, which in flexible versions is the byte 1.
 
 pub mod api;

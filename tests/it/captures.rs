@@ -169,6 +169,7 @@ fn limits(produce_version: i16, now_ms: i64) -> Accept {
         timestamp_after_max_ms: 3_600_000,
         log_append_time: false,
         compact: false,
+        deep: false,
         now_ms,
     }
 }

@@ -3,7 +3,9 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use corelog::wire::api::ApiKey;
 use corelog::wire::frame::RequestHeader;
@@ -46,6 +48,36 @@ fn check_error(args: &[&str], exit: i32, code: &str) -> String {
     assert!(said.starts_with(&format!("error[{code}]: ")) && said.contains("\n  try:"), "{args:?}: {said}");
     assert!(output.stdout.is_empty(), "an error belongs on stderr");
     said
+}
+
+/// A broker on a directory of its own, which is removed with it.
+struct Own {
+    broker: Option<Broker>,
+    dir: PathBuf,
+}
+
+impl Own {
+    fn start(name: &str) -> Own {
+        let dir = fresh_dir(name);
+        Own { broker: Some(Broker::start(&dir.join("data"), &[])), dir }
+    }
+
+    fn address(&self) -> String {
+        self.broker.as_ref().expect("it runs").address.clone()
+    }
+
+    fn stop(&mut self) {
+        self.broker.take().expect("it runs").stop(Duration::from_secs(10));
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.broker.take();
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
 }
 
 /// The output of a command that must succeed.
@@ -162,8 +194,9 @@ fn something_else_than_kafka_listens() {
 
 #[test]
 fn records_come_back_as_they_went() {
-    let broker = Broker::start(&fresh_dir("cli-records"), &[]);
-    let b = broker.address.as_str();
+    let own = Own::start("cli-records");
+    let b = own.address();
+    let b = b.as_str();
     check_ok(&["topic", "create", "orders", "-p", "3", "-b", b], b"");
     let input: String = (0..20_000).map(|i| format!("key-{}:value {i}\n", i % 100)).collect();
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
@@ -186,8 +219,9 @@ fn records_come_back_as_they_went() {
 
 #[test]
 fn kcats_options() {
-    let broker = Broker::start(&fresh_dir("cli-kcat"), &[]);
-    let b = broker.address.as_str();
+    let own = Own::start("cli-kcat");
+    let b = own.address();
+    let b = b.as_str();
     check_ok(&["topic", "create", "t", "-p", "1", "-b", b], b"");
     check_ok(&["produce", "-t", "t", "-b", b, "-k", "k", "-H", "h=1", "-H", "h=2", "-Z", "-D", ";"], b"a;;c");
     let consume = |args: &[&str]| check_ok(&[&["consume", "-t", "t", "-b", b][..], args].concat(), b"");
@@ -212,8 +246,9 @@ fn kcats_options() {
 
 #[test]
 fn topics_from_creation_to_deletion() {
-    let broker = Broker::start(&fresh_dir("cli-topics"), &[]);
-    let b = broker.address.as_str();
+    let own = Own::start("cli-topics");
+    let b = own.address();
+    let b = b.as_str();
     let topic = |args: &[&str]| check_ok(&[&["topic"][..], args, &["-b", b]].concat(), b"");
     topic(&["create", "t", "-p", "2", "-c", "retention.ms=3600000"]);
     check_error(&["topic", "create", "t", "-b", b], 1, "topic-exists");
@@ -239,4 +274,102 @@ fn topics_from_creation_to_deletion() {
     topic(&["delete", "t"]);
     check_error(&["topic", "delete", "t", "-b", b], 1, "topic-unknown");
     check_error(&["topic", "describe", "t", "-b", b], 1, "topic-unknown");
+}
+
+/// The first file with this ending below a folder.
+fn find(folder: &Path, ending: &str) -> Option<PathBuf> {
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).collect();
+    entries.sort();
+    entries.iter().find_map(|path| match path.is_dir() {
+        true => find(path, ending),
+        false => path.to_string_lossy().ends_with(ending).then(|| path.clone()),
+    })
+}
+
+#[test]
+fn log_files_are_shown_and_damage_is_found() {
+    let mut own = Own::start("cli-log");
+    let b = own.address();
+    check_ok(&["topic", "create", "t", "-p", "1", "-b", &b], b"");
+    let input: String = (0..5000).map(|i| format!("value {i}\n")).collect();
+    for _ in 0..4 {
+        check_ok(&["produce", "-t", "t", "-b", &b], input.as_bytes());
+    }
+    own.stop();
+    let data = own.dir.join("data");
+    let dir = data.to_string_lossy();
+    let log =
+        |verb: &str, format: &str| check_ok(&["log", verb, "--data-dir", &dir, "--format", format], b"");
+    let segments: serde_json::Value = serde_json::from_str(&log("segments", "json")).expect("JSON");
+    assert_eq!((&segments[0]["base_offset"], &segments[0]["state"]), (&0.into(), &"active".into()));
+    let lines: Vec<serde_json::Value> =
+        log("dump", "json").lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let records: i64 =
+        lines.iter().filter(|l| l["kind"] == "batch").filter_map(|l| l["records"].as_i64()).sum();
+    assert_eq!(records, 20_000);
+    assert!(log("dump", "text").contains(" batch position="));
+    let verified: serde_json::Value = serde_json::from_str(&log("verify", "json")).expect("JSON");
+    assert_eq!(verified[0]["problems"].as_array().map(Vec::len), Some(0));
+
+    let batch = lines.iter().find(|l| l["kind"] == "batch").expect("a batch");
+    let inside = batch["position"].as_u64().expect("a position") + 100;
+    let segment = find(&data, ".seg").expect("a segment");
+    let mut bytes = std::fs::read(&segment).expect("the segment");
+    bytes[inside as usize] ^= 1;
+    std::fs::write(&segment, bytes).expect("the segment");
+    let output = corelog(&["log", "verify", "--data-dir", &dir]);
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.starts_with("error[log-damaged]"), "{said}");
+    check_error(&["log", "segments", "--data-dir", "/no/such/dir"], 1, "io");
+}
+
+#[test]
+fn the_demo_proves_its_point_and_cleans_up() {
+    let dir = fresh_dir("cli-demo");
+    let data = dir.join("demo").to_string_lossy().into_owned();
+    let said = check_ok(&["demo", "-d", "600ms", "--producers", "2", "--data-dir", &data], b"");
+    assert!(said.contains("lost 0 · duplicates 0 · changed 0 · gaps 0"), "{said}");
+    assert!(
+        said.contains("durability  device") && said.contains("p99.9") && said.contains("corelog serve --dev"),
+        "{said}"
+    );
+    assert!(!Path::new(&data).exists(), "the demo leaves nothing behind");
+
+    let lines = dir.join("lines.txt");
+    std::fs::write(&lines, (0..3000).map(|i| format!("line {i}\n")).collect::<String>()).expect("a file");
+    let said = check_ok(&["demo", &lines.to_string_lossy(), "--data-dir", &data], b"");
+    assert!(
+        said.contains("3000 lines of") && said.contains("acknowledged 3000 · lost 0 · duplicates 0"),
+        "{said}"
+    );
+    check_error(&["demo", "--data-dir", &dir.to_string_lossy()], 2, "data-dir-foreign");
+    std::fs::remove_dir_all(dir).expect("removed");
+}
+
+#[test]
+fn a_short_bench_reports_json() {
+    let own = Own::start("cli-bench");
+    let b = own.address();
+    let pid = own.broker.as_ref().expect("it runs").pid().to_string();
+    for mode in ["produce", "fetch"] {
+        let args = [
+            "bench", "--mode", mode, "-c", "2", "-p", "2", "-d", "300ms", "--warmup", "100ms", "--fill",
+            "1MiB", "-b", &b,
+        ];
+        let output = corelog(&[&args[..], &["--format", "json", "--server-pid", &pid]].concat());
+        // A loaded machine may mark the run INVALID; the figures are there all the same.
+        assert!(matches!(output.status.code(), Some(0 | 6)), "{}", text(&output.stderr));
+        let report: serde_json::Value = serde_json::from_str(&text(&output.stdout)).expect("JSON");
+        assert!(report["requests"].as_u64() > Some(0) && report["errors"] == 0, "{report}");
+        assert!(
+            report["marks"].to_string().contains("CLOSED_LOOP")
+                && report["server"]["cpu_us_per_request"].is_number(),
+            "{report}"
+        );
+    }
+    assert_eq!(
+        check_ok(&["topic", "list", "-b", &b], b"").lines().count(),
+        1,
+        "the bench removes its topics"
+    );
 }

@@ -8,7 +8,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use corelog::client::admin::NewTopic;
@@ -68,7 +68,8 @@ struct Rig {
 impl Rig {
     fn new(name: &str) -> Rig {
         // Below the ports that clients draw from: while nobody listens there, a client may be given that port and meet itself.
-        let first = 20_000 + (std::process::id() as u16 % 4000) * 3;
+        static RIGS: AtomicU16 = AtomicU16::new(0);
+        let first = 20_000 + (std::process::id() as u16 % 600) * 20 + RIGS.fetch_add(10, Ordering::Relaxed);
         let mut addresses = (first..).map(|port| format!("127.0.0.1:{port}"));
         let address = addresses.find(|a| TcpListener::bind(a.as_str()).is_ok()).expect("a free port");
         let mut rig = Rig { dir: fresh_dir(name), address, child: None };
@@ -154,17 +155,15 @@ enum End {
     KillStalled,
 }
 
+fn create(rig: &Rig, topic: &str, partitions: i32, configs: Vec<(String, String)>) {
+    let name = topic.to_string();
+    let topic = NewTopic { name, partitions, replication: 1, configs, validate_only: false };
+    Cluster::new(rig.settings(Acks::All, false)).create_topic(&topic).expect("the topic is created");
+}
+
 fn records(rig: &Rig) -> Vec<Record> {
-    let mut cluster = Cluster::new(rig.settings(Acks::All, false));
     let records = PROMISES.iter().map(|promise| {
-        let topic = NewTopic {
-            name: promise.topic.to_string(),
-            partitions: promise.partitions,
-            replication: 1,
-            configs: Vec::new(),
-            validate_only: false,
-        };
-        cluster.create_topic(&topic).expect("the topic is created");
+        create(rig, promise.topic, promise.partitions, Vec::new());
         let settings = rig.settings(promise.acks, promise.idempotent);
         Record { promise, settings, ledgers: Vec::new(), history: History::default() }
     });
@@ -283,6 +282,37 @@ fn what_was_acknowledged_survives_sigkill() {
     if can_run("what_was_acknowledged_survives_sigkill") {
         run("crash-kill", cycles(5), &[End::Kill]);
     }
+}
+
+/// The canary: `durability=memory` acknowledges what a killed process forgets. A check that does not see that sees nothing.
+#[test]
+fn the_check_finds_what_memory_loses() {
+    if !can_run("the_check_finds_what_memory_loses") {
+        return;
+    }
+    let mut rig = Rig::new("crash-canary");
+    let settings = rig.settings(Acks::All, false);
+    let configs = [
+        ("durability", "memory"),
+        ("durability.flush.ms", "60000"),
+        ("durability.flush.bytes", "1073741824"),
+    ];
+    let configs = configs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    create(&rig, "memory", 1, configs);
+    let watch = Watch::default();
+    let (ledgers, ()) = ledger::run(&settings, "memory", 0..1, &Values, &watch, || {
+        assert!(
+            ledger::wait_for_acks(&watch, 1000, START_PATIENCE),
+            "nothing is acknowledged:\n{}",
+            rig.log()
+        );
+        watch.stop.store(true, Ordering::Relaxed);
+    });
+    rig.kill();
+    rig.start();
+    let verdict = ledger::verify(&settings, "memory", &ledgers, &Values, &mut History::default());
+    let verdict = verdict.expect("the topic is read");
+    assert!(verdict.lost > 0 && !verdict.is_sound(), "{verdict:?}");
 }
 
 #[test]

@@ -1,14 +1,69 @@
 //! A real broker for tests: the binary that cargo built, on a directory of its own, on a free port, ended with the test.
+//!
+//! A test that this machine cannot run says so by name, with [`skip`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use corelog::client::cluster::Cluster;
 use corelog::client::settings::Settings;
+use corelog::io::uring::{Config, Uring};
 
 /// How long a start may take: recovery of what the tests write, on a loaded machine.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What test brokers get as `memory`.
+pub const MEMORY_BYTES: u64 = 64 << 20;
+
+/// How much more than `memory` a broker may be resident with.
+pub const RESIDENT_MARGIN_BYTES: u64 = 64 << 20;
+
+/// Says that a test did not run, and why.
+pub fn skip(test: &str, why: &str) {
+    println!("SKIPPED {test}: {why}");
+}
+
+/// Whether a broker can run here at all; if not, says so.
+pub fn can_serve(test: &str) -> bool {
+    match Uring::new(Config { recv_buffers: 8, ..Config::default() }) {
+        Ok(_) => true,
+        Err(fatal) => {
+            skip(test, &fatal.to_string());
+            false
+        }
+    }
+}
+
+/// The long form of the tests that have one.
+pub fn full() -> bool {
+    std::env::var_os("CORELOG_FULL").is_some_and(|v| v == "1")
+}
+
+/// A directory for one test, removed at its end; kept for a look if the test fails.
+pub struct Home {
+    pub dir: PathBuf,
+}
+
+impl Home {
+    pub fn new(name: &str) -> Home {
+        Home { dir: fresh_dir(name) }
+    }
+
+    /// A data directory in it.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
 
 pub struct Broker {
     child: Child,
@@ -42,7 +97,7 @@ impl Broker {
             "--shards",
             "1",
         ]);
-        command.arg("--ready-file").arg(&ready).args(["-X", "memory=67108864"]);
+        command.arg("--ready-file").arg(&ready).args(["-X", &format!("memory={MEMORY_BYTES}")]);
         for setting in settings {
             command.args(["-X", setting]);
         }
@@ -99,6 +154,68 @@ impl Broker {
     pub fn settings(&self) -> Settings {
         Settings { brokers: vec![self.address.clone()], ..Settings::default() }
     }
+
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(self.settings())
+    }
+
+    /// Sends a signal by its name, as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().expect("kill");
+        assert!(status.success(), "SIG{name} to the broker");
+    }
+
+    /// The exit code, once the broker has ended by itself; none if a signal ended it.
+    pub fn wait(&mut self, patience: Duration) -> Option<i32> {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child's status") {
+                return status.code();
+            }
+            assert!(since.elapsed() < patience, "the broker goes on:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the child's status").is_none()
+    }
+
+    /// Bytes of memory that are the broker's at this moment (VmRSS).
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running broker");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
+    }
+
+    /// The broker runs, has said nothing that a human must look at, and is within its memory.
+    pub fn assert_healthy(&mut self) {
+        let log = self.log();
+        assert!(self.is_running(), "the broker ended:\n{log}");
+        for bad in ["panicked", "\"level\":\"ERROR\"", "\"level\":\"WARN\""] {
+            assert!(!log.contains(bad), "{bad} in the broker's log:\n{log}");
+        }
+        let resident = self.resident_bytes();
+        let cap = MEMORY_BYTES + RESIDENT_MARGIN_BYTES;
+        assert!(resident <= cap, "{} MiB resident, {} MiB allowed", resident >> 20, cap >> 20);
+    }
+}
+
+/// Runs `corelog serve` with these arguments to an end that must come within `patience`.
+pub fn serve_until_end(args: &[&str], patience: Duration) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
+    command.arg("serve").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let since = Instant::now();
+    while child.try_wait().expect("the child's status").is_none() {
+        if since.elapsed() > patience {
+            let _ = child.kill();
+            let output = child.wait_with_output().expect("its output");
+            panic!("serve {args:?} goes on:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("its output")
 }
 
 impl Drop for Broker {

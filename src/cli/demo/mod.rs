@@ -149,6 +149,7 @@ fn kill_in_the_middle(
         acked = watch.acked.load(Ordering::Relaxed);
         progress.show(|| format!("producing: {} records acknowledged", short(acked as f64)));
     }
+    watch.disturbed.store(true, Ordering::Relaxed);
     broker.kill();
     let killed_at = Instant::now();
     let acked = watch.acked.load(Ordering::Relaxed);

@@ -78,7 +78,7 @@ impl Story<'_> {
         self.ledgers.iter().for_each(|l| latency.add(&l.latency).expect("the same bounds"));
         let at = |q: f64| short_ns(latency.value_at_quantile(q));
         format!(
-            "p50 {}   p99 {}   p99.9 {}   per record, closed loop, the outage included",
+            "p50 {}   p99 {}   p99.9 {}   until the kill, per record, closed loop",
             at(0.5),
             at(0.99),
             at(0.999)

@@ -48,32 +48,48 @@ pub fn run(args: &LogArgs, source: &mut IoSource<'_>, partitions: &[PartitionDir
 }
 
 fn line(format: Format, partition: &str, segment: &str, item: &Item) -> String {
-    let fields = match item {
-        Item::Group { position, header } => json!({
-            "kind": "group", "position": position, "bytes": header.byte_len, "sequence": header.seq,
-            "base_offset": header.base_offset.0, "next_offset": header.next_offset.0, "batches": header.batch_count,
-            "leader_epoch": header.leader_epoch.0, "flushed_through": header.flushed_through, "check": header.check,
-        }),
-        Item::Batch(batch) => json!({
-            "kind": "batch", "position": batch.position, "bytes": batch.bytes, "base_offset": batch.base_offset.0,
-            "last_offset": batch.base_offset.0 + i64::from(batch.last_delta), "records": batch.count,
-            "codec": Codec::of_attributes(batch.attributes).map_or("unknown", Codec::name),
-            "leader_epoch": batch.leader_epoch.0, "max_timestamp": batch.max_timestamp_ms, "producer_id": batch.producer.0,
-            "producer_epoch": batch.producer_epoch.0, "base_sequence": batch.base_sequence, "crc": batch.crc,
-        }),
+    let (kind, fields) = match item {
+        Item::Group { position, header } => (
+            "group",
+            vec![
+                ("position", json!(position)),
+                ("bytes", json!(header.byte_len)),
+                ("sequence", json!(header.seq)),
+                ("base_offset", json!(header.base_offset.0)),
+                ("next_offset", json!(header.next_offset.0)),
+                ("batches", json!(header.batch_count)),
+                ("leader_epoch", json!(header.leader_epoch.0)),
+                ("flushed_through", json!(header.flushed_through)),
+                ("check", json!(header.check)),
+            ],
+        ),
+        Item::Batch(batch) => (
+            "batch",
+            vec![
+                ("position", json!(batch.position)),
+                ("bytes", json!(batch.bytes)),
+                ("base_offset", json!(batch.base_offset.0)),
+                ("last_offset", json!(batch.base_offset.0 + i64::from(batch.last_delta))),
+                ("records", json!(batch.count)),
+                ("codec", json!(Codec::of_attributes(batch.attributes).map_or("unknown", Codec::name))),
+                ("leader_epoch", json!(batch.leader_epoch.0)),
+                ("max_timestamp", json!(batch.max_timestamp_ms)),
+                ("producer_id", json!(batch.producer.0)),
+                ("producer_epoch", json!(batch.producer_epoch.0)),
+                ("base_sequence", json!(batch.base_sequence)),
+                ("crc", json!(batch.crc)),
+            ],
+        ),
     };
     match format {
         Format::Json => {
-            let mut fields = fields;
-            fields["partition"] = json!(partition);
-            fields["segment"] = json!(segment);
-            fields.to_string()
+            let place = [("kind", json!(kind)), ("partition", json!(partition)), ("segment", json!(segment))];
+            let all = place.into_iter().chain(fields).map(|(name, value)| (name.to_string(), value));
+            Value::Object(all.collect()).to_string()
         }
         Format::Text => {
-            let kind = fields["kind"].as_str().unwrap_or_default().to_string();
-            let Value::Object(map) = fields else { return kind };
             let shown = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
-            let pairs = map.iter().filter(|(k, _)| *k != "kind").map(|(k, v)| format!(" {k}={}", shown(v)));
+            let pairs = fields.iter().map(|(name, value)| format!(" {name}={}", shown(value)));
             format!("{partition}/{segment} {kind}{}", pairs.collect::<String>())
         }
     }

@@ -5,13 +5,13 @@ use serde_json::json;
 use super::{LogArgs, PartitionDir, unreadable};
 use crate::broker::source::IoSource;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::output::{Format, Progress, Table, print, print_json};
+use crate::cli::output::{Format, Progress, Table, print, print_json, say};
 use crate::log::inspect;
 
 pub fn run(args: &LogArgs, source: &mut IoSource<'_>, partitions: &[PartitionDir]) -> Outcome {
     let mut table = Table::new(&["PARTITION", "SEGMENTS", "GROUPS", "BATCHES", "BYTES", "PROBLEMS"]);
     let mut list = Vec::new();
-    let mut problems = Vec::new();
+    let (mut problems, mut unfinished) = (Vec::new(), Vec::new());
     let mut progress = Progress::new();
     for (i, partition) in partitions.iter().enumerate() {
         progress.show(|| format!("{i} of {} partitions", partitions.len()));
@@ -27,14 +27,18 @@ pub fn run(args: &LogArgs, source: &mut IoSource<'_>, partitions: &[PartitionDir
         let texts: Vec<String> = found.problems.iter().map(|p| p.to_string()).collect();
         list.push(json!({
             "partition": partition.name, "segments": found.segments, "groups": found.groups, "batches": found.batches,
-            "bytes": found.bytes, "problems": texts, "unfinished": found.unfinished.map(|u| u.to_string()),
+            "bytes": found.bytes, "problems": texts, "unfinished": found.unfinished.as_ref().map(|place| place.to_string()),
         }));
         problems.extend(texts);
+        unfinished.extend(found.unfinished.map(|place| place.to_string()));
     }
     progress.clear();
     match args.format {
         Format::Text => print(&table.render())?,
         Format::Json => print_json(&json!(list))?,
+    }
+    for place in unfinished {
+        say(&format!("unfinished, as a crash leaves it; the next start cuts it off: {place}"));
     }
     if problems.is_empty() {
         return Ok(());

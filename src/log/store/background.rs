@@ -145,6 +145,8 @@ impl Store {
                     log.arm_idle(core);
                 } else if let Some(file) = job.file {
                     close(core, file, ops);
+                } else {
+                    log.not_opened(core, ordinal);
                 }
             }
             Kind::Delete => return self.forget(job.log),
@@ -181,11 +183,17 @@ impl Log {
 
     /// Starts what is due and does not run yet.
     pub(super) fn attend(&mut self, core: &mut Core) {
-        if core.dead.is_some() {
-            return;
-        }
-        if self.deleting {
+        if self.deleting && core.dead.is_none() {
             return self.attend_deletion(core);
+        }
+        if let Some(ordinal) = self.open_wanted.take()
+            && self.segment(ordinal).is_some_and(|s| s.handle == Handle::Closed)
+        {
+            self.open_segment(core, ordinal, false);
+        }
+        if core.dead.is_some() {
+            // Reads that still work go on; nothing else does.
+            return;
         }
         if self.setup == Setup::Idle && self.stage.bytes() > 0 {
             self.setup = Setup::State;
@@ -204,11 +212,6 @@ impl Log {
         if self.has_directory && self.setup != Setup::Idle {
             self.attend_files(core);
             self.attend_zeros(core);
-        }
-        if let Some(ordinal) = self.open_wanted.take()
-            && self.segment(ordinal).is_some_and(|s| s.handle == Handle::Closed)
-        {
-            self.open_segment(core, ordinal, false);
         }
         self.finish_sealed(core);
         self.retire(core);
@@ -323,6 +326,16 @@ impl Log {
         let mode = if writable { OpenMode::Write } else { OpenMode::Read };
         let kind = Kind::OpenSegment { ordinal, writable };
         self.start(core, Job::new(self.index(), kind, None, [Step::Open(path, mode)]));
+    }
+
+    /// A segment cannot be opened for reading: reads end where it begins.
+    fn not_opened(&mut self, core: &mut Core, ordinal: u64) {
+        let Some(segment) = self.segment_mut(ordinal) else { return };
+        segment.handle = Handle::Closed;
+        let base = segment.base_offset.max(self.log_start);
+        self.corrupt_from = Some(self.corrupt_from.map_or(base, |c| c.min(base)));
+        core.events.push(Event::Corrupt(self.slot, self.corrupt(ordinal, 0, "cannot be opened")));
+        core.events.push(Event::Opened(self.slot));
     }
 
     /// Keeps the number of files low that are open only because they were read.

@@ -81,10 +81,6 @@ impl PendingTable {
         self.free.push(slot);
         Some(what)
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.len() == self.free.len()
-    }
 }
 
 /// A list of logs without duplicates; membership is a flag in the log.

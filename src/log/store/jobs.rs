@@ -29,6 +29,9 @@ const RETRY_MS: u64 = 500;
 /// Transient results (EAGAIN, EINTR, no progress) of one operation before it counts as failed.
 pub const ATTEMPTS_MAX: u32 = 64;
 
+/// Times that a segment file may turn up by itself before it is made.
+const LEFTOVERS_MAX: u32 = 3;
+
 #[derive(Debug)]
 pub enum Step {
     MakeDir(PathBuf),
@@ -78,9 +81,17 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its loss costs time at the next start, nothing else.
+    /// Its loss costs time at the next start, or a read; nothing that was appended.
     fn is_derived(self) -> bool {
-        matches!(self, Kind::Derived | Kind::Snapshot | Kind::Trim { .. } | Kind::Retire | Kind::Delete)
+        matches!(
+            self,
+            Kind::OpenSegment { writable: false, .. }
+                | Kind::Derived
+                | Kind::Snapshot
+                | Kind::Trim { .. }
+                | Kind::Retire
+                | Kind::Delete
+        )
     }
 
     fn counts(self) -> bool {
@@ -100,12 +111,13 @@ pub struct Job {
     at: u64,
     error: Option<Errno>,
     attempts: u32,
+    leftovers: u32,
 }
 
 impl Job {
     pub fn new(log: u32, kind: Kind, file: Option<FileId>, steps: impl IntoIterator<Item = Step>) -> Job {
         let steps = steps.into_iter().collect();
-        Job { log, kind, steps, file, in_flight: 0, at: 0, error: None, attempts: 0 }
+        Job { log, kind, steps, file, in_flight: 0, at: 0, error: None, attempts: 0, leftovers: 0 }
     }
 }
 
@@ -274,11 +286,25 @@ pub fn run(core: &mut Core, log: &mut Log, id: u32, pool: &mut Pool, ops: &mut O
 
 fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
     const INTR: Errno = Errno(4);
+    // Too many open files: idle ones get closed.
+    const NFILE: Errno = Errno(23);
+    const MFILE: Errno = Errno(24);
     let planted = core.is_planted(Planted::RetryAfterError);
     let job = core.jobs.slots[id as usize].as_mut().expect("a job that failed");
     job.attempts += 1;
     job.at = 0;
-    let transient = matches!(errno, Errno::AGAIN | INTR) && job.attempts < ATTEMPTS_MAX;
+    if errno == Errno::EXIST
+        && job.leftovers < LEFTOVERS_MAX
+        && let Some(Step::Open(path, OpenMode::Create)) = job.steps.front()
+    {
+        // A file that the dead predecessor was still making when recovery looked: nothing was ever written into it.
+        let path = path.clone();
+        job.leftovers += 1;
+        job.steps.push_front(Step::Remove(path));
+        core.jobs.runnable.push(id);
+        return Outcome::Waits;
+    }
+    let transient = matches!(errno, Errno::AGAIN | INTR | NFILE | MFILE) && job.attempts < ATTEMPTS_MAX;
     let no_space = errno == Errno::NOSPC && !job.kind.is_derived() && !log.deleting;
     if transient || no_space || planted {
         let log = job.log;

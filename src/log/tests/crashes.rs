@@ -87,6 +87,8 @@ impl Run {
     fn append(&mut self, index: usize) {
         let count = 1 + self.seed.below(4) as usize;
         let bytes = match self.seed.below(20) {
+            // A hole that only the chain shows: one small group lost, a large one landed behind it.
+            0..10 if self.planted == Some(Planted::NoChain) => 70_000,
             0 => self.seed.below(200_000),
             1..5 => self.seed.below(20_000),
             _ => self.seed.below(1000),
@@ -120,6 +122,7 @@ impl Run {
             let slot = self.rig.open(index as i32, self.wanted.clone());
             self.slots[index] = slot;
             let bounds = self.rig.store.bounds(slot);
+            self.rig.pump();
             assert!(
                 !self.rig.events.iter().any(|e| matches!(e, Event::Corrupt(..))),
                 "{:?}",

@@ -1,3 +1,5 @@
+//! The log's tests: the files of one partition, recovery, and the store over the simulated seam.
+
 mod checkpoints;
 mod crashes;
 mod disk;

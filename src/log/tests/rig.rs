@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::error::Refused;
 use crate::base::ids::{PartitionIndex, PartitionKey, Uuid};
 use crate::base::offset::Offset;
 use crate::io::buffer::Block;
@@ -343,7 +344,7 @@ impl Rig {
                 }
                 ReadPlan::Opening => {
                     let opened = self.run(60_000, |rig| rig.events.contains(&Event::Opened(slot)));
-                    assert!(opened, "a file to read is opened");
+                    assert!(opened, "a file to read is opened: {:#?} {:?}", self.store.waits(), self.events);
                     self.events.retain(|event| *event != Event::Opened(slot));
                     self.store.plan_read(slot, request)
                 }
@@ -362,6 +363,12 @@ impl Rig {
                 assert_eq!(bytes.len(), records.bytes);
                 (bytes, records)
             }
+            // Retention overtook the read.
+            ReadPlan::Refused(Refused::OffsetOutOfRange)
+                if from < self.store.bounds(slot).log_start.get() =>
+            {
+                (Vec::new(), Records { next_offset: from, ..Records::default() })
+            }
             ReadPlan::Empty => (Vec::new(), Records { next_offset: from, ..Records::default() }),
             ReadPlan::Refused(error) => panic!("refused: {error:?}"),
             ReadPlan::Cold(_) | ReadPlan::Opening => unreachable!("read to its end"),
@@ -374,6 +381,11 @@ impl Rig {
         let end = self.high_watermark(slot);
         while from < end {
             let (bytes, records) = self.fetch(slot, from, bytes_max);
+            let start = self.store.bounds(slot).log_start.get();
+            if bytes.is_empty() && from < start {
+                from = start;
+                continue;
+            }
             assert!(!bytes.is_empty(), "nothing at {from} below {end}");
             let next = model.check(&bytes, from);
             assert_eq!(next, records.next_offset);

@@ -28,6 +28,8 @@ pub struct Accept {
     pub log_append_time: bool,
     /// `cleanup.policy` has compact: each record needs a key.
     pub compact: bool,
+    /// `validate.deep`: compressed batches are decompressed and walked too, as Apache Kafka always does.
+    pub deep: bool,
     /// Wall clock, milliseconds since 1970.
     pub now_ms: i64,
 }
@@ -181,7 +183,7 @@ fn check_records(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
     // The base timestamp is that of the first record.
     let times = [batch.base_timestamp(), batch.max_timestamp()];
     let in_time = times.iter().all(|timestamp| limits.allows(*timestamp));
-    if batch.codec() != Some(Codec::None) && !limits.compact && in_time {
+    if batch.codec() != Some(Codec::None) && !limits.compact && !limits.deep && in_time {
         return Ok(());
     }
     // Stays empty, and so costs nothing, for an uncompressed batch.

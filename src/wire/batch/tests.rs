@@ -13,6 +13,7 @@ const LIMITS: Accept = Accept {
     timestamp_after_max_ms: 3_600_000,
     log_append_time: false,
     compact: false,
+    deep: false,
     now_ms: 1_000_000,
 };
 
