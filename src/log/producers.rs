@@ -191,6 +191,17 @@ impl Producers {
         before - self.by_id.len()
     }
 
+    /// Forgets what was appended at and behind `end`: the log ends there now. A producer of which nothing is left that it could continue is
+    /// forgotten whole, and may go on with any sequence.
+    pub fn truncate_end(&mut self, end: Offset) {
+        self.by_id.retain(|_, producer| {
+            let kept = producer.batches().iter().filter(|b| b.base_offset < end).count();
+            producer.kept = kept as u8;
+            producer.last_offset = producer.last_offset.min(end.plus(-1));
+            kept > 0
+        });
+    }
+
     /// Forgets the sixteenth part whose last records are oldest: one by one would search them all for each new producer.
     fn evict(&mut self) {
         let mut offsets: Vec<Offset> = self.by_id.values().map(|p| p.last_offset).collect();

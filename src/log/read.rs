@@ -134,6 +134,8 @@ struct Walk<'a> {
     expected: Offset,
     /// None inside a group whose header was not seen.
     group: Option<Within>,
+    /// End and check of the group before that one.
+    before: Option<(u64, u32)>,
     /// Ranges to return, without the headers between them, and how many parts they make.
     runs: Vec<(u64, u64)>,
     parts: u32,
@@ -152,19 +154,7 @@ enum Step {
 
 /// Checks and cuts what `read` brought.
 pub fn walk(read: &ColdRead, segment: Uuid, blocks: &mut [Block]) -> Walked {
-    let mut walk = Walk {
-        bytes: Bytes::new(blocks, read),
-        request: &read.request,
-        segment,
-        end: read.check.end,
-        at: read.check.start,
-        expected: read.check.start_offset,
-        group: None,
-        runs: Vec::new(),
-        parts: 0,
-        taken: 0,
-        next_offset: read.request.from,
-    };
+    let mut walk = Walk::new(read, segment, blocks);
     let wanted = loop {
         match walk.step() {
             Step::On => {}
@@ -194,7 +184,62 @@ pub fn walk(read: &ColdRead, segment: Uuid, blocks: &mut [Block]) -> Walked {
     }
 }
 
-impl Walk<'_> {
+/// Where a segment is cut so that it ends at or before an offset.
+pub enum CutAt {
+    /// File position, the offset there, and the check of the group that the position lies in or behind.
+    Cut {
+        end: u64,
+        next_offset: Offset,
+        check: u32,
+    },
+    /// The group that the cut lies in, or behind, was not seen from its beginning: begin at an earlier entry.
+    Earlier,
+    /// Not enough was read.
+    Short,
+    Damaged(&'static str),
+}
+
+/// Finds the end of the last batch that ends at or before `read.request.from`, which is also its `until`.
+pub fn find_cut(read: &ColdRead, segment: Uuid, blocks: &[Block]) -> CutAt {
+    let mut walk = Walk::new(read, segment, blocks);
+    loop {
+        match walk.step() {
+            Step::On => {}
+            Step::More(_) => return CutAt::Short,
+            Step::Damaged(what) => return CutAt::Damaged(what),
+            Step::Stop => break,
+        }
+    }
+    let next_offset = walk.expected;
+    match (&walk.group, walk.before) {
+        (None, _) => CutAt::Earlier,
+        (Some(group), before) if walk.at == group.start + GROUP_HEADER_BYTES as u64 => match before {
+            // Nothing of this group stays: the one before is the last.
+            Some((end, check)) => CutAt::Cut { end, next_offset, check },
+            None => CutAt::Earlier,
+        },
+        (Some(group), _) => CutAt::Cut { end: walk.at, next_offset, check: group.header.check },
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn new(read: &'a ColdRead, segment: Uuid, blocks: &'a [Block]) -> Walk<'a> {
+        Walk {
+            bytes: Bytes::new(blocks, read),
+            request: &read.request,
+            segment,
+            end: read.check.end,
+            at: read.check.start,
+            expected: read.check.start_offset,
+            group: None,
+            before: None,
+            runs: Vec::new(),
+            parts: 0,
+            taken: 0,
+            next_offset: read.request.from,
+        }
+    }
+
     fn step(&mut self) -> Step {
         if self.at >= self.end || self.expected >= self.request.until {
             return Step::Stop;
@@ -244,6 +289,7 @@ impl Walk<'_> {
             return Step::Damaged("a group of another place");
         }
         self.at += GROUP_HEADER_BYTES as u64;
+        self.before = self.group.take().map(|group| (group.end, group.header.check));
         self.group = Some(Within { header, start, end, sum: GroupCheck::default() });
         Step::On
     }

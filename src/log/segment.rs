@@ -107,6 +107,7 @@ impl Segment {
         let header = &meta.header;
         let mut segment =
             Segment::new(header.ordinal, header.uuid, header.base_offset, meta.last_check, meta.index, now);
+        segment.header_check = header.encode().1;
         segment.next_offset = meta.next_offset;
         segment.end = meta.end;
         (segment.last_group, segment.next_seq) = (meta.last_group, meta.next_seq);

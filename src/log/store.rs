@@ -14,6 +14,7 @@ mod opening;
 pub(super) mod partition;
 pub(super) mod reads;
 mod stop;
+mod truncation;
 
 use std::path::PathBuf;
 
@@ -338,10 +339,10 @@ impl Store {
         self.append_given(slot, batches, pool)
     }
 
-    /// Drops the records at and behind `offset`: the next segment says that its predecessor ends there. For replication.
+    /// Drops the batches that end behind `offset`: the next segment's header says that its predecessor ends there. For replication. Appends are
+    /// refused with `NotLeaderOrFollower` until that is done, which [`Bounds::log_end`] shows; a crash before leaves the log as it was.
     pub fn truncate_to(&mut self, slot: LogSlot, offset: Offset) -> Result<(), Refused> {
-        let _ = (slot, offset);
-        Ok(())
+        self.begin_truncation(slot, offset)
     }
 
     /// How to read `request`. Pure memory work.
@@ -439,6 +440,7 @@ impl Store {
             Some(Pending::Write(write)) => self.write_done(write, done, ops),
             Some(Pending::Flush { round, flush }) => self.flush_done(round, flush, &done, ops),
             Some(Pending::Job { job, write }) => self.job_done(job, write, done, ops),
+            Some(Pending::Search { log, at }) => self.search_done(log, at, done),
             Some(Pending::Close) => {}
             None => debug_assert!(false, "a completion without an operation"),
         }

@@ -51,6 +51,7 @@ impl Store {
         }
         let added = std::mem::replace(&mut self.core.todo, todo);
         self.core.todo.extend(added);
+        self.truncate_on(pool, ops);
         self.run_jobs(pool, ops);
     }
 
@@ -152,7 +153,7 @@ impl Store {
             Kind::Delete => return self.forget(job.log),
             Kind::Trim { .. } => log.trims -= 1,
             Kind::Snapshot => log.snapshotting = false,
-            Kind::Derived | Kind::CloseFiles => {}
+            Kind::Derived | Kind::CloseFiles | Kind::Truncate => {}
         }
         mark_dirty(log, core);
         mark_todo(log, core);
@@ -209,7 +210,7 @@ impl Log {
             let steps = replace_steps(&self.dir, STATE_NAME, Step::WriteState);
             self.start(core, Job::new(self.index(), Kind::State, None, steps));
         }
-        if self.has_directory && self.setup != Setup::Idle {
+        if self.has_directory && self.setup != Setup::Idle && self.truncation.is_none() {
             self.attend_files(core);
             self.attend_zeros(core);
         }

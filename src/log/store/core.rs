@@ -30,6 +30,11 @@ pub enum Pending {
         job: u32,
         write: Option<(u64, u32)>,
     },
+    /// A read that looks for the place of a truncation.
+    Search {
+        log: u32,
+        at: usize,
+    },
     /// Closing a file: nothing follows.
     Close,
 }
@@ -117,6 +122,8 @@ pub struct Core {
     /// The next look at all logs' retention, and the log at which it goes on.
     pub sweep_at: Mono,
     pub sweep_next: usize,
+    /// Logs that are being truncated.
+    pub truncating: LogList,
     /// Logs that the clean stop still waits for.
     pub stop_left: usize,
     /// Why the log directory is dead.
@@ -155,6 +162,7 @@ impl Core {
             recycled: 0,
             sweep_at: Mono(0),
             sweep_next: 0,
+            truncating: Vec::new(),
             stop_left: 0,
             dead: None,
             disk_low: false,

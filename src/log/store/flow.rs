@@ -27,7 +27,7 @@ impl Store {
     /// Why `batch` cannot be appended to this log now.
     pub(super) fn gate(&self, slot: LogSlot, bytes: usize, pool: &Pool) -> Result<(), Refused> {
         let log = self.log(slot).ok_or(Refused::UnknownTopicOrPartition)?;
-        if self.core.stopping {
+        if self.core.stopping || log.truncation.is_some() {
             return Err(Refused::NotLeaderOrFollower);
         }
         let broken = self.core.dead.is_some() || log.read_only;
@@ -117,6 +117,7 @@ impl Store {
             let (log, core) = self.log_and_core(slot).ok_or(NotAppended::NoMemory)?;
             let stamping =
                 Stamping { base_offset: end, leader_epoch: head.leader_epoch, append_time_ms: None };
+            log.follow_epoch(head.leader_epoch, end);
             stage(log, core, &batches[..size], &head, &stamping);
             batches = &batches[size..];
         }

@@ -77,6 +77,7 @@ pub enum Kind {
     Derived,
     CloseFiles,
     Retire,
+    Truncate,
     Delete,
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use super::core::Core;
+use super::truncation::Truncation;
 use super::{Bounds, Description, Durability, LogConfig, LogSlot, SegmentDescription};
 use crate::base::error::Corrupt;
 use crate::base::ids::{LeaderEpoch, PartitionKey, Uuid};
@@ -136,6 +137,7 @@ pub struct Log {
     /// The job that removes everything runs.
     pub removing: bool,
     pub stop: Stop,
+    pub truncation: Option<Box<Truncation>>,
 }
 
 impl Log {
@@ -188,6 +190,7 @@ impl Log {
             trims: 0,
             removing: false,
             stop: Stop::Running,
+            truncation: None,
         }
     }
 
@@ -261,6 +264,17 @@ impl Log {
         };
         let full = end > self.config.segment_bytes || now.since_ms(active.created) >= self.config.segment_ms;
         full && !active.is_empty()
+    }
+
+    /// A batch of another leader comes next: it begins a group of its own epoch.
+    pub fn follow_epoch(&mut self, epoch: LeaderEpoch, start: Offset) {
+        if epoch > self.leader_epoch || self.epochs.entries().is_empty() {
+            self.seal_group();
+            self.leader_epoch = epoch;
+            self.stage.chain.leader_epoch = epoch;
+            self.epochs.assign(epoch, start);
+            self.state.wanted = true;
+        }
     }
 
     /// Ends the active segment, if there is one, and begins the next. Its file may come later. False without a uuid for it.
@@ -350,7 +364,7 @@ impl Log {
         self.state.flushed = self.flushed_mark();
         let clean = match self.stop {
             Stop::Recording => self.clean_stop(),
-            _ if self.setup == Setup::Idle => self.state.clean,
+            _ if self.setup == Setup::Idle && self.truncation.is_none() => self.state.clean,
             _ => None,
         };
         self.state.epoch = if self.setup == Setup::Idle { LeaderEpoch::NONE } else { self.leader_epoch };
@@ -390,6 +404,9 @@ impl Log {
     /// A place that is known flushed and lies in a segment that stays: the end of the log, else what was written down before, else the header
     /// of the segment that is being written, or the end of the one before it.
     fn flushed_mark(&self) -> Option<Mark> {
+        if self.truncation.is_some() {
+            return None;
+        }
         let durable = self.ledger.durable().place.ordinal;
         let before = self.state.checkpointed.filter(|mark| mark.ordinal == durable);
         self.end_mark().or(before).or_else(|| {

@@ -12,6 +12,7 @@ mod producers;
 mod recoveries;
 mod rig;
 mod stores;
+mod truncations;
 
 /// Numbers from a seed (splitmix64), the same on every machine.
 pub(crate) struct Seeded(u64);

@@ -61,6 +61,9 @@ pub fn fill(builder: &mut BatchBuilder, name: u64, count: usize, value_bytes: us
     out
 }
 
+/// A cold read on its way: its blocks as they come, how many are left, and an error.
+type Reading = (ColdRead, Vec<Option<Block>>, usize, Option<Errno>);
+
 pub fn segment_path(key: PartitionKey, ordinal: u64) -> String {
     format!("{DATA}/{}/{}/{}", key.topic, key.partition, segment_name(ordinal))
 }
@@ -89,7 +92,7 @@ pub struct Rig {
     /// Prints what is pushed.
     log: bool,
     done: Vec<Done>,
-    reads: Vec<(ColdRead, Vec<Option<Block>>, usize, Option<Errno>)>,
+    reads: Vec<Reading>,
     finished: Vec<ReadPlan>,
 }
 
@@ -240,7 +243,12 @@ impl Rig {
         let Op::Write { offset: 0, data, .. } = op else { return };
         let Ok((header, _)) = SegmentHeader::decode(data) else { return };
         if header.ordinal > 0 && !header.prev.uuid.is_zero() && self.check_barrier {
-            let path = segment_path(header.key, header.ordinal - 1);
+            let is_it = |path: &String| {
+                let bytes = self.world.live_bytes(path.as_ref()).unwrap_or_default();
+                SegmentHeader::decode(&bytes).is_ok_and(|(found, _)| found.uuid == header.prev.uuid)
+            };
+            let mut paths = (0..header.ordinal).rev().map(|ordinal| segment_path(header.key, ordinal));
+            let path = paths.find(is_it).expect("the predecessor's file");
             let end = header.prev.end;
             assert!(self.world.is_flushed(path.as_ref(), 0..end), "the predecessor is flushed: {header:?}");
         }

@@ -1,0 +1,111 @@
+//! Truncation: for replication, which does not exist yet. And appends that keep their offsets.
+
+use super::rig::{Model, Rig, batch, config, key};
+use crate::base::error::Refused;
+use crate::base::ids::LeaderEpoch;
+use crate::base::offset::Offset;
+use crate::io::sim::Faults;
+use crate::log::store::{Event, LogConfig, NotAppended};
+use crate::wire::batch::build::BatchBuilder;
+use crate::wire::codec::Codec;
+
+fn wanted() -> LogConfig {
+    LogConfig { segment_bytes: 150_000, ..config() }
+}
+
+#[test]
+fn a_log_ends_where_it_is_truncated_and_goes_on_from_there() {
+    for (seed, target) in [(51, 199), (52, 198), (53, 100), (54, 1), (55, 0), (56, 72), (57, 73)] {
+        for cached in [true, false] {
+            let mut rig = Rig::new(seed, Faults::calm());
+            let slot = rig.open(0, wanted());
+            let mut model = Model::default();
+            for name in 0..100 {
+                let sent = batch(name, 2, 4000);
+                model.add(&rig.append_patiently(slot, &sent), &sent);
+                if name % 5 == 0 {
+                    rig.turn();
+                }
+            }
+            assert!(rig.run(5000, |rig| rig.high_watermark(slot) == Offset(200)));
+            if !cached {
+                rig.cold_only(slot);
+            }
+            rig.store.truncate_to(slot, Offset(target)).expect("inside the log");
+            let refused = Err(NotAppended::Refused(Refused::NotLeaderOrFollower));
+            assert_eq!(rig.append(slot, &batch(900, 1, 10)), refused);
+            let end = Offset(target / 2 * 2);
+            assert!(rig.run(5000, |rig| rig.store.bounds(slot).log_end.get() == end), "cut at {end}");
+            model.batches.retain(|(offset, _)| *offset < end);
+            assert!(rig.run(5000, |rig| rig.high_watermark(slot) == end));
+            rig.check_all(slot, &model, 50_000);
+            for name in 200..260 {
+                let sent = batch(name, 2, 3000);
+                model.add(&rig.produce(slot, &sent), &sent);
+            }
+            rig.check_all(slot, &model, 50_000);
+            rig.settle(seed % 3 * 1000);
+            rig.world.crash();
+            let mut rig = rig.successor(|_| {});
+            let slot = rig.open(0, wanted());
+            rig.pump();
+            assert!(!rig.events.iter().any(|e| matches!(e, Event::Corrupt(..))), "{:?}", rig.events);
+            assert_eq!(rig.high_watermark(slot), end.plus(120), "{target} {:?}", rig.store.bounds(slot));
+            rig.check_all(slot, &model, 50_000);
+        }
+    }
+}
+
+#[test]
+fn a_crash_during_a_truncation_leaves_a_log_that_opens() {
+    for seed in 60..100 {
+        let mut rig = Rig::new(seed, Faults::none());
+        let slot = rig.open(0, wanted());
+        let mut model = Model::default();
+        for name in 0..100 {
+            let sent = batch(name, 2, 4000);
+            model.add(&rig.append_patiently(slot, &sent), &sent);
+            if name % 5 == 0 {
+                rig.turn();
+            }
+        }
+        assert!(rig.run(5000, |rig| rig.high_watermark(slot) == Offset(200)));
+        rig.store.truncate_to(slot, Offset(51)).expect("inside the log");
+        for _ in 0..seed - 60 {
+            rig.turn();
+        }
+        rig.world.crash();
+        let mut rig = rig.successor(|_| {});
+        let slot = rig.open(0, wanted());
+        rig.pump();
+        assert!(!rig.events.iter().any(|e| matches!(e, Event::Corrupt(..))), "seed {seed}: {:?}", rig.events);
+        let end = rig.high_watermark(slot);
+        assert!((Offset(50)..=Offset(200)).contains(&end));
+        rig.check_all(slot, &model, 50_000);
+        model.batches.retain(|(offset, _)| *offset < end);
+        let sent = batch(500, 2, 3000);
+        model.add(&rig.produce(slot, &sent), &sent);
+        rig.check_all(slot, &model, 50_000);
+    }
+}
+
+#[test]
+fn an_append_can_keep_its_offsets_and_epochs() {
+    let mut rig = Rig::new(58, Faults::none());
+    let slot = rig.store.create(key(0), wanted());
+    rig.pump();
+    let make = |base: i64, epoch: i32, name: u64| {
+        super::rig::fill(&mut BatchBuilder::new(Codec::None).at(base, epoch), name, 2, 100)
+    };
+    let batches = [make(0, 3, 1), make(2, 3, 2), make(4, 5, 3)].concat();
+    let (now, wall) = (rig.io.now(), rig.io.wall_ms());
+    let end = rig.store.append_at(slot, &batches, rig.io.pool(), now, wall);
+    assert_eq!(end, Ok(Offset(6)));
+    let gap = rig.store.append_at(slot, &make(8, 5, 4), rig.io.pool(), now, wall);
+    assert_eq!(gap, Err(NotAppended::Refused(Refused::InvalidRequest)));
+    assert!(rig.run(1000, |rig| rig.high_watermark(slot) == Offset(6)));
+    let (bytes, _) = rig.fetch(slot, Offset(0), 10_000);
+    assert_eq!(bytes, batches);
+    assert_eq!(rig.store.epoch_end(slot, LeaderEpoch(4)), (LeaderEpoch(3), Offset(4)));
+    assert_eq!(rig.store.epoch_at(slot, Offset(4)), LeaderEpoch(5));
+}
