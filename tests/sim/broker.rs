@@ -660,10 +660,13 @@ impl Story {
             self.turn()?;
             if self.world.now() > limit {
                 let created: Vec<_> = self.topics.iter().map(|topic| topic.created).collect();
-                let state = |p: &Partition| (p.producer.identity, p.producer.pending.len(), p.producer.in_flight);
+                let state =
+                    |p: &Partition| (p.producer.identity, p.producer.pending.len(), p.producer.in_flight);
                 let producers: Vec<_> = self.partitions.iter().map(state).collect();
                 let clients: Vec<_> = self.clients.iter().map(Client::in_flight).collect();
-                return Err(format!("not available: {served:?} {created:?} {producers:?}, in flight {clients:?}"));
+                return Err(format!(
+                    "not available: {served:?} {created:?} {producers:?}, in flight {clients:?}"
+                ));
             }
         }
         Ok(())

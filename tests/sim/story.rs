@@ -241,7 +241,16 @@ impl Story {
             planted,
         };
         let started = Node::start(&self.world, config, &logs);
-        let node = started.map_err(|fatal| format!("does not start after {end:?}: {fatal}"))?;
+        let mut node = started.map_err(|fatal| format!("does not start after {end:?}: {fatal}"))?;
+        if std::env::var_os("SIM_LOG").is_some() {
+            self.show(&mut node);
+        }
+        node.store.events(&mut node.events);
+        for event in std::mem::take(&mut node.events) {
+            if let Event::Corrupt(_, corrupt) = event {
+                return Err(format!("nothing was corrupted, yet after {end:?}: {corrupt}"));
+            }
+        }
         for (key, partition) in &mut self.partitions {
             partition.deleting = false;
             partition.oracle.recovered(end, node.store.bounds(node.slots[key]))?;
@@ -438,7 +447,10 @@ impl Story {
                 partition.deleting = false;
                 partition.oracle.log_start_durable(start);
             }
-            Event::Corrupt(_, corrupt) => return Err(format!("nothing was corrupted, yet: {corrupt}")),
+            Event::Corrupt(slot, corrupt) => {
+                let (bounds, files) = (self.node().store.bounds(slot), self.node().store.describe(slot));
+                return Err(format!("nothing was corrupted, yet: {corrupt}\n{bounds:?}\n{files:#?}"));
+            }
             Event::Stopped => self.stopped = true,
             Event::HighWatermark(_) | Event::Opened(_) | Event::Deleted(_) => {}
         }
@@ -575,7 +587,10 @@ impl Story {
         if end == End::Stop {
             return self.stop().map(|()| End::Stop);
         }
-        let node = self.node.take().expect("a run");
+        let mut node = self.node.take().expect("a run");
+        if std::env::var_os("SIM_LOG").is_some() {
+            self.show(&mut node);
+        }
         match end {
             End::Kill => self.world.kill(node.process),
             _ => self.world.crash(),
@@ -585,6 +600,25 @@ impl Story {
             self.world.pass(self.below(20_000_000_000));
         }
         Ok(end)
+    }
+
+    /// Prints where every log stands: for a failure that is replayed.
+    fn show(&self, node: &mut Node) {
+        for (key, partition) in &self.partitions {
+            eprintln!("{}: {:?}", partition.oracle.name, node.bounds(*key));
+            eprintln!("{:?}", node.store.describe(node.slots[key]).segments);
+            for entry in node.io.list_dir(&partition.dir).unwrap_or_default() {
+                let path = partition.dir.join(&entry.name);
+                let live = self.world.live_bytes(&path).unwrap_or_default();
+                let data = live.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1);
+                let flushed =
+                    (0..data).step_by(4096).find(|at| !self.world.is_flushed(&path, *at..at + 4096));
+                eprintln!(
+                    "  {} of {} bytes, {data} of them data, not flushed from {flushed:?}",
+                    entry.name, entry.len
+                );
+            }
+        }
     }
 
     fn stop(&mut self) -> Verdict {
