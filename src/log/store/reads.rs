@@ -173,7 +173,8 @@ fn cold(log: &mut Log, core: &mut Core, request: ReadRequest) -> ReadPlan {
         mark_todo(log, core);
         return ReadPlan::Opening;
     };
-    let end = if durable.ordinal == ordinal { segment.end.max(durable.position) } else { segment.end };
+    // Behind what is flushed the bytes may be in memory only, and are cached then.
+    let end = if durable.ordinal == ordinal { durable.position } else { segment.end };
     let (start, start_offset) = match segment.index.find_offset(request.from) {
         Some(entry) => (entry.position, entry.offset),
         None => (SEGMENT_HEADER_BYTES as u64, segment.base_offset),
