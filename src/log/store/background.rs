@@ -250,7 +250,7 @@ impl Log {
             core.events.push(Event::LogStart(self.slot));
         }
         if self.log_start_wanted > self.log_start {
-            self.state.wanted = true;
+            self.follow_log_start(core);
         }
     }
 
