@@ -5,7 +5,7 @@
 //! recipe says what is put in and what is spoilt afterwards.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::checkpoint::{Kind, PRODUCERS_NAME, STATE_NAME, State, Take, frame};
 use super::format::{
@@ -217,7 +217,7 @@ impl Source for Disk {
         match op {
             Op::RemoveFile { path } => self.files.remove(&name(&path)?).map(drop).ok_or(Errno::NOENT),
             Op::Flush { .. } => Ok(()),
-            Op::SyncDir { path } if path == PathBuf::from(DIR) => Ok(()),
+            Op::SyncDir { path } if path == Path::new(DIR) => Ok(()),
             _ => Err(Errno::INVAL),
         }
     }

@@ -505,6 +505,10 @@ pub(super) fn progress(log: &mut Log, core: &mut Core) {
             log.flush_now = true;
         }
     }
+    if log.may_raise_log_start() && !log.state.running {
+        log.state.wanted = true;
+        mark_todo(log, core);
+    }
     if log.ledger.is_settled() {
         log.settled(core);
     } else if core.stopping {
