@@ -26,6 +26,11 @@ use crate::shard::{Cx, Shard, rules};
 /// Token kind of the journal's writes.
 pub const TOKEN_CONTROL: u8 = 32;
 
+/// Transient results (EAGAIN, EINTR, a short write) in a row before a metadata write counts as failed.
+const ATTEMPTS_MAX: u32 = 64;
+
+const INTR: Errno = Errno(4);
+
 pub struct Control {
     data_dir: PathBuf,
     cluster: Uuid,
@@ -34,6 +39,8 @@ pub struct Control {
     /// Encoded, and not pushed for lack of memory.
     waiting: Option<(Write, u64)>,
     in_flight: Option<InFlight>,
+    /// Times that the write was begun again.
+    attempts: u32,
     ops: Vec<(Op, Token)>,
     failed: Option<String>,
 }
@@ -44,6 +51,9 @@ struct InFlight {
     pending: usize,
     /// Expected length of each write.
     lens: Vec<u32>,
+    write: Write,
+    /// A part of it has to be written again.
+    again: bool,
 }
 
 /// What a start found.
@@ -108,6 +118,7 @@ pub fn recover(
         writer,
         waiting: None,
         in_flight: None,
+        attempts: 0,
         ops: Vec::new(),
         failed: None,
     };
@@ -230,7 +241,7 @@ impl Control {
             self.ops.push((op, Token::new(TOKEN_CONTROL, 0, i as u32)));
             offset += u64::from(len);
         }
-        self.in_flight = Some(InFlight { through, pending: lens.len(), lens });
+        self.in_flight = Some(InFlight { through, pending: lens.len(), lens, write, again: false });
     }
 
     /// A journal write completed.
@@ -240,14 +251,24 @@ impl Control {
         let expected = in_flight.lens[done.token.slot() as usize];
         match done.result {
             Ok(len) if len == expected => {}
+            Ok(_) | Err(Errno::AGAIN | Errno::CANCELED | INTR) if self.attempts < ATTEMPTS_MAX => {
+                in_flight.again = true;
+            }
             Ok(len) => self.failed = Some(format!("metadata write: {len} of {expected} bytes")),
             Err(errno) => self.failed = Some(format!("metadata write: {errno}")),
         }
         if in_flight.pending > 0 || self.failed.is_some() {
             return;
         }
+        let Some(in_flight) = self.in_flight.take() else { return };
         let through = in_flight.through;
-        self.in_flight = None;
+        if in_flight.again {
+            // The same bytes to the same place: what is there already does not change.
+            self.attempts += 1;
+            self.waiting = Some((in_flight.write, through));
+            return self.push_waiting(shard, cx);
+        }
+        self.attempts = 0;
         if let Some(image) = meta.controller.durable(through) {
             publish(&meta.image, &image, shard, cx);
             meta.image = image;
