@@ -267,7 +267,7 @@ impl Store {
 
     /// Random uuids for segments to come. Appends that need one wait ([`NotAppended::NoMemory`]) while there is none.
     pub fn add_uuids(&mut self, uuids: impl Iterator<Item = Uuid>) {
-        self.core.uuids.extend(uuids);
+        self.core.add_uuids(uuids);
     }
 
     /// How many uuids the shard should add now.
@@ -428,7 +428,7 @@ impl Store {
     pub fn turn(&mut self, now: Mono, wall_ms: i64, pool: &mut Pool, ops: &mut Ops) {
         self.core.set_time(now, wall_ms);
         self.close_orphans(ops);
-        self.relieve();
+        self.relieve(pool);
         self.background(pool, ops);
         self.commit(ops);
     }

@@ -207,7 +207,7 @@ impl Log {
         if self.state.wanted && !self.state.running && self.has_directory {
             self.state.running = true;
             self.state.wanted = false;
-            let steps = replace_steps(&self.dir, STATE_NAME, Step::WriteState);
+            let steps = replace_steps(core, &self.dir, STATE_NAME, Step::WriteState);
             self.start(core, Job::new(self.index(), Kind::State, None, steps));
         }
         if self.has_directory && self.setup != Setup::Idle && self.truncation.is_none() {

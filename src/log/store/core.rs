@@ -108,6 +108,8 @@ pub struct Core {
     /// Wake-ups of logs; stale ones are recognised by the log.
     pub timers: BinaryHeap<Reverse<(Mono, u32)>>,
     pub uuids: Vec<Uuid>,
+    /// Random, and another one in each process: part of the names of temporary files.
+    pub nonce: u32,
     pub spare: Vec<Block>,
     pub slices: Vec<(u64, u64, BlockSlice)>,
     /// Logs in the order in which they started blocks: eviction goes round.
@@ -152,6 +154,7 @@ impl Core {
             lazy: Vec::new(),
             timers: BinaryHeap::new(),
             uuids: Vec::new(),
+            nonce: 0,
             spare: Vec::new(),
             slices: Vec::new(),
             cached: VecDeque::new(),
@@ -171,6 +174,14 @@ impl Core {
             now: Mono(0),
             wall_ms: 0,
             no_space: Vec::new(),
+        }
+    }
+
+    /// Takes random uuids; the first one ever also names this process.
+    pub fn add_uuids(&mut self, uuids: impl Iterator<Item = Uuid>) {
+        self.uuids.extend(uuids);
+        if let (0, Some(Uuid([a, b, c, d, ..]))) = (self.nonce, self.uuids.first()) {
+            self.nonce = u32::from_le_bytes([*a, *b, *c, *d]) | 1;
         }
     }
 

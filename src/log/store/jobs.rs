@@ -8,7 +8,7 @@
 //! - A step that needs a block runs only in `Store::turn`, which has the pool; completions just note that a job can go on.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::core::{Core, Pending};
 use super::partition::Log;
@@ -16,6 +16,7 @@ use super::{Ops, Planted, Tag};
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
 use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Done, Errno, FileId, Mono, Op, OpenMode, Payload, WriteSync};
+use crate::log::replace::TEMPORARY;
 
 /// Jobs that run at once per shard; zeroing is not counted. Bounds what background work costs the foreground.
 pub const JOBS_RUNNING_MAX: usize = 32;
@@ -122,9 +123,10 @@ impl Job {
     }
 }
 
-/// The steps that replace a small file: readers find the old one or the new one, whole.
-pub fn replace_steps(dir: &std::path::Path, name: &str, write: Step) -> [Step; 6] {
-    let (temporary, path) = (dir.join(format!("{name}.tmp")), dir.join(name));
+/// The steps that replace a small file: readers find the old one or the new one, whole. The temporary file has a name of this process's own: what
+/// a killed predecessor had in flight, opening or renaming, must not meet it.
+pub fn replace_steps(core: &Core, dir: &Path, name: &str, write: Step) -> [Step; 6] {
+    let (temporary, path) = (temporary(core, dir, name), dir.join(name));
     [
         Step::Open(temporary.clone(), OpenMode::Replace),
         write,
@@ -133,6 +135,11 @@ pub fn replace_steps(dir: &std::path::Path, name: &str, write: Step) -> [Step; 6
         Step::Rename(temporary, path),
         Step::SyncDir(dir.to_path_buf()),
     ]
+}
+
+/// Where the replacement of `name` is written first. Recovery removes what is left of it.
+pub fn temporary(core: &Core, dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.{:08x}{TEMPORARY}", core.nonce))
 }
 
 /// What became of a job.
