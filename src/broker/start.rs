@@ -367,7 +367,8 @@ fn locked(dir: &Path, error: &LockError) -> Fatal {
             (format!("process {pid} holds it"), format!("stop that broker first: kill {pid}"))
         }
         LockError::Held(None) => ("another process holds it".into(), "stop the broker that uses it".into()),
-        LockError::Failed(errno) => (errno.to_string(), "a directory that this user may write".into()),
+        // Nobody holds it: the lock file cannot be made.
+        LockError::Failed(errno) => return bad_directory(dir, *errno),
     };
     Fatal {
         code: "data-dir-locked",

@@ -279,9 +279,15 @@ impl Server {
         }
         let conn = &self.connections[at];
         if conn.ended {
-            // Half-closed peers still get what they are owed, as long as they take it.
+            // Half-closed peers still get what they are owed, as long as they take it; but nobody who is gone waits for news.
             if conn.owes_nothing() {
-                self.close(at);
+                return self.close(at);
+            }
+            let hurry =
+                Message::Hurry { shard: self.config.shard, conn: at as u32, generation: conn.generation };
+            shard.handle(hurry, cx);
+            for reply in shard.take_replies().collect::<Vec<_>>() {
+                self.reply(reply);
             }
         } else if !conn.receiving {
             self.arm(at);

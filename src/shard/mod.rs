@@ -178,6 +178,10 @@ impl Shard {
             Message::EpochEnds(ends) => self.epoch_ends(ends),
             Message::DeleteRecords(delete) => self.delete_records(delete, cx),
             Message::Forget { shard, conn, generation } => self.forget(shard, conn, generation),
+            Message::Hurry { shard, conn, generation } => {
+                let of_conn = |t: Ticket| (t.shard, t.conn, t.generation) == (shard, conn, generation);
+                self.drain_polls(|parked| of_conn(parked.ticket()), cx);
+            }
         }
     }
 
@@ -245,10 +249,14 @@ impl Shard {
 
     /// Answers every long poll with what there is: the broker is about to stop.
     pub fn begin_drain(&mut self, cx: &mut Cx<'_>) {
+        self.drain_polls(|_| true, cx);
+    }
+
+    fn drain_polls(&mut self, which: impl Fn(&Parked) -> bool, cx: &mut Cx<'_>) {
         let fetches: Vec<ParkedId> = self
             .parked
             .iter()
-            .filter(|(_, parked)| parked.is_long_poll())
+            .filter(|(_, parked)| parked.is_long_poll() && which(parked))
             .map(|(index, parked)| ParkedId { index, serial: parked.serial() })
             .collect();
         for id in fetches {

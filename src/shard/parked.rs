@@ -37,7 +37,7 @@ impl Parked {
         }
     }
 
-    fn ticket(&self) -> Ticket {
+    pub fn ticket(&self) -> Ticket {
         match self {
             Parked::Produce(state) => state.ticket,
             Parked::Fetch(state) => state.fetch.ticket,

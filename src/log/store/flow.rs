@@ -490,9 +490,6 @@ pub(super) fn progress(log: &mut Log, core: &mut Core) {
         log.high_watermark = reached;
         core.event_high_watermark(log.slot);
     }
-    if log.log_start_wanted > log.log_start {
-        log.follow_log_start(core);
-    }
     if let [front, _next, ..] = log.stage.stretches.make_contiguous()
         && front.bytes() == 0
     {
@@ -507,6 +504,10 @@ pub(super) fn progress(log: &mut Log, core: &mut Core) {
             // The roll barrier waits for this flush, whatever the level.
             log.flush_now = true;
         }
+    }
+    if log.may_raise_log_start() && !log.state.running {
+        log.state.wanted = true;
+        mark_todo(log, core);
     }
     if log.ledger.is_settled() {
         log.settled(core);

@@ -173,7 +173,7 @@ fn cold(log: &mut Log, core: &mut Core, request: ReadRequest) -> ReadPlan {
         mark_todo(log, core);
         return ReadPlan::Opening;
     };
-    // A segment that has rolled may still have its end in memory alone.
+    // Behind what is flushed the bytes may be in memory only, and are cached then.
     let end = if durable.ordinal == ordinal { durable.position } else { segment.end };
     let (start, start_offset) = match segment.index.find_offset(request.from) {
         Some(entry) => (entry.position, entry.offset),

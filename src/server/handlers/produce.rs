@@ -141,6 +141,11 @@ impl Waiting {
             }
         }
         writer.finish(0, &[]);
-        Encoded { parts: Some(vec![SendPart::Bytes(out)]), stamps: Stamps::default(), close: false, copied_bytes: 0 }
+        Encoded {
+            parts: Some(vec![SendPart::Bytes(out)]),
+            stamps: Stamps::default(),
+            close: false,
+            copied_bytes: 0,
+        }
     }
 }
