@@ -308,10 +308,10 @@ fn keys(topic: &Topic) -> impl Iterator<Item = PartitionKey> + '_ {
 
 fn unusable(dir: &Path, errno: Errno) -> Fatal {
     Fatal {
-        code: "data-dir-unusable",
+        code: if errno == Errno::NOSPC { "disk-full" } else { "data-dir-unusable" },
         summary: format!("the metadata in {} cannot be read or written", dir.display()),
         found: errno.to_string(),
         means: "without it the broker does not know its topics".into(),
-        tries: vec!["another --data-dir, or the disk's health: dmesg".into()],
+        tries: vec!["free space (df), the disk's health (dmesg), or another --data-dir".into()],
     }
 }

@@ -68,6 +68,18 @@ fn write(source: &mut IoSource<'_>, file: FileId, bytes: &[u8]) -> Result<(), Er
     source.run(Op::Flush { file })
 }
 
+/// Keeps `bytes` of the disk in a file of no content, for a later start to give up. Fails where there is no space for it.
+pub fn reserve(io: &mut Io, path: &Path, bytes: u64) -> Result<(), Errno> {
+    let mut source = IoSource::new(io);
+    let file = source.open(path, OpenMode::Replace)?;
+    let allocated = source.run(Op::Allocate { file, offset: 0, len: bytes });
+    source.close(file);
+    if allocated.is_err() {
+        source.run(Op::RemoveFile { path: path.to_path_buf() })?;
+    }
+    allocated
+}
+
 /// A block that holds `bytes`, at most one block's worth.
 pub fn block_of(io: &mut Io, bytes: &[u8]) -> Result<Block, Errno> {
     let mut block = IoSource::new(io).block()?;
@@ -92,6 +104,11 @@ pub fn make_dirs(io: &mut Io, path: &Path) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// Removes a file.
+pub fn remove(io: &mut Io, path: &Path) -> Result<(), Errno> {
+    IoSource::new(io).run(Op::RemoveFile { path: path.to_path_buf() })
 }
 
 /// Removes a directory with everything in it.

@@ -49,6 +49,12 @@ const RECV_BUFFERS_MAX: u64 = 1024;
 const FREE_SEGMENTS: u64 = 2;
 const FREE_SHARE: u64 = 100;
 
+/// A file that only takes space: without it a broker on a full disk could not start, and so not delete anything.
+const SPARE: &str = "spare";
+
+/// What a start needs before it can give space back: a journal, a snapshot, the state files of logs, probes.
+const SPARE_BYTES: u64 = 4 << 20;
+
 /// Runs a broker until SIGINT or SIGTERM. Returns when everything is flushed.
 pub fn serve(options: &Options) -> Result<(), Fatal> {
     let since = Instant::now();
@@ -154,6 +160,7 @@ pub fn assemble(
     io.grow_pool();
     files::make_dirs(&mut io, &dir).map_err(|e| bad_directory(&dir, e))?;
     io.lock_dir(&dir).map_err(|e| locked(&dir, &e))?;
+    let _ = files::remove(&mut io, &dir.join(SPARE));
     let caps = durable_storage(&mut io, &dir, &config)?;
     let mut listening = listen(&mut io, &config)?;
     let (host, port) = advertised(&config, &listening);
@@ -170,6 +177,9 @@ pub fn assemble(
     };
     let mut shard = Shard::new(ShardId(0), store);
     open_partitions(&mut io, &mut shard, &dir, &recovered.image)?;
+    if let Err(errno) = files::reserve(&mut io, &dir.join(SPARE), SPARE_BYTES) {
+        tracing::warn!(%errno, "no space to keep for the next start");
+    }
     let mut seed = [0u8; 32];
     io.random(&mut seed);
     let server = Server::new(ServerConfig {
@@ -344,6 +354,7 @@ fn bad_file(path: &Path, error: &std::io::Error) -> Fatal {
 }
 
 fn bad_directory(dir: &Path, errno: Errno) -> Fatal {
+    let code = if errno == Errno::NOSPC { "disk-full" } else { "data-dir-unusable" };
     let (means, try_this) = match errno {
         Errno::ACCES => ("this user may not write there", format!("chown or chmod {}", dir.display())),
         Errno::ROFS => {
@@ -353,7 +364,7 @@ fn bad_directory(dir: &Path, errno: Errno) -> Fatal {
         _ => ("the logs cannot be kept there", "another --data-dir".into()),
     };
     Fatal {
-        code: "data-dir-unusable",
+        code,
         summary: format!("the data directory {} cannot be used", dir.display()),
         found: errno.to_string(),
         means: means.into(),

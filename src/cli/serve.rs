@@ -69,6 +69,7 @@ fn exit(fatal: &Fatal) -> Exit {
         "memlock",
         "odirect-unsupported",
         "data-dir-unusable",
+        "disk-full",
         "data-dir-locked",
         "data-dir-foreign",
         "format-newer",

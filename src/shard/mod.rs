@@ -243,6 +243,11 @@ impl Shard {
         self.store.add_uuids(uuids);
     }
 
+    /// Something that was appended cannot be written until there is space on the disk.
+    pub fn waits_for_space(&self) -> bool {
+        self.store.waits_for_space()
+    }
+
     pub fn set_disk_free(&mut self, bytes: u64) {
         self.store.set_disk_free(bytes);
     }
@@ -337,6 +342,7 @@ impl Shard {
                         self.notices.push(Notice::Corrupt(key, corrupt.to_string()));
                     }
                 }
+                Event::NoSpace(slot) => self.refuse_acks(slot),
                 Event::Dead(why) => self.die(why, cx),
                 Event::Stopped => self.notices.push(Notice::Stopped),
             }
@@ -383,6 +389,13 @@ impl Shard {
             self.notices.push(Notice::Dead(why.clone()));
         }
         self.dead = Some(why);
+    }
+
+    /// Nobody knows when these appends reach the disk: their producers may ask again instead of waiting.
+    fn refuse_acks(&mut self, slot: LogSlot) {
+        for ack in std::mem::take(&mut self.waiters[slot.index as usize].acks) {
+            self.settle_ack(ack.id, ack.part, Some(Refused::KafkaStorageError));
+        }
     }
 
     fn fail_waiters(&mut self, waiters: Waiters, error: Refused, cx: &mut Cx<'_>) {

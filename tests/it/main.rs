@@ -6,6 +6,7 @@ mod captures;
 mod cli;
 mod conformance;
 mod crash;
+mod disk_full;
 mod flushes;
 mod fuzz_replay;
 mod hostile;

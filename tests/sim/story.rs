@@ -444,7 +444,7 @@ impl Story {
                 return Err(format!("nothing was corrupted, yet: {corrupt}\n{bounds:?}\n{files:#?}"));
             }
             Event::Stopped => self.stopped = true,
-            Event::HighWatermark(_) | Event::Opened(_) | Event::Deleted(_) => {}
+            Event::HighWatermark(_) | Event::Opened(_) | Event::Deleted(_) | Event::NoSpace(_) => {}
         }
         Ok(())
     }
