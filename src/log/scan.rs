@@ -4,7 +4,8 @@
 //! (number, base offset, check of the group before), the batches' headers, the group's check over them, and on request each batch's CRC.
 
 use super::format::{
-    GROUP_HEADER_BYTES, GROUP_MAGIC, GroupCheck, GroupHeader, NotHeader, PrevEnd, SEGMENT_HEADER_BYTES, SegmentHeader,
+    GROUP_HEADER_BYTES, GROUP_MAGIC, GroupCheck, GroupHeader, NotHeader, PrevEnd, SEGMENT_HEADER_BYTES,
+    SegmentHeader,
 };
 use super::producers::Sequenced;
 use super::reader::{Missing, SegmentReader};

@@ -249,13 +249,7 @@ impl Log {
             self.log_start = self.state.log_start;
             core.events.push(Event::LogStart(self.slot));
         }
-<<<<<<< HEAD
         self.state.wanted |= self.may_raise_log_start();
-=======
-        if self.log_start_wanted > self.log_start {
-            self.follow_log_start(core);
-        }
->>>>>>> sim
     }
 
     /// Takes a file that is ready: for the segment that waits for it, or for the next one.

@@ -490,9 +490,6 @@ pub(super) fn progress(log: &mut Log, core: &mut Core) {
         log.high_watermark = reached;
         core.event_high_watermark(log.slot);
     }
-    if log.log_start_wanted > log.log_start {
-        log.follow_log_start(core);
-    }
     if let [front, _next, ..] = log.stage.stretches.make_contiguous()
         && front.bytes() == 0
     {

@@ -360,12 +360,8 @@ impl Log {
     /// The bytes of the `state` file now; notes what they say.
     pub fn encode_state(&mut self, directory: Uuid) -> Vec<u8> {
         self.state.seq += 1;
-<<<<<<< HEAD
         // Never behind what is flushed: a log would start where it may not be after a crash.
         self.state.log_start = self.log_start_wanted.min(self.ledger.durable().next_offset);
-=======
-        self.state.log_start = self.log_start_due().max(self.log_start);
->>>>>>> sim
         self.state.flushed = self.flushed_mark();
         let clean = match self.stop {
             Stop::Recording => self.clean_stop(),
@@ -448,28 +444,12 @@ impl Log {
         let offset = offset.min(self.high_watermark);
         if offset > self.log_start_wanted {
             self.log_start_wanted = offset;
-            self.follow_log_start(core);
-        }
-    }
-
-    /// The log start that may be on disk now: never beyond what is durable, or a crash would leave a log that starts behind its end.
-    fn log_start_due(&self) -> Offset {
-        self.log_start_wanted.min(self.ledger.durable().next_offset)
-    }
-
-    /// Writes the log start down as far as that may be, and has flushed what holds it up.
-    pub fn follow_log_start(&mut self, core: &mut Core) {
-        if self.log_start_due() > self.log_start {
             self.state.wanted = true;
             mark_todo(self, core);
             if offset > self.ledger.durable().next_offset {
                 self.flush_now = true;
                 mark_dirty(self, core);
             }
-        }
-        if self.log_start_wanted > self.ledger.durable().next_offset {
-            self.flush_now = true;
-            mark_dirty(self, core);
         }
     }
 
