@@ -229,7 +229,10 @@ impl Core {
 
     pub fn no_space(&mut self, slot: LogSlot) {
         if !self.no_space.contains(&slot.index) {
-            tracing::warn!(log = slot.index, "no space left for a log; appends to it are refused until there is");
+            tracing::warn!(
+                log = slot.index,
+                "no space left for a log; appends to it are refused until there is"
+            );
             self.no_space.push(slot.index);
             self.events.push(Event::NoSpace(slot));
         }
