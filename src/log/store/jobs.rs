@@ -97,7 +97,8 @@ impl Kind {
         )
     }
 
-    fn only_reads(self) -> bool {
+    /// Goes on also when the directory is dead.
+    pub fn only_reads(self) -> bool {
         matches!(self, Kind::OpenSegment { writable: false, .. } | Kind::CloseFiles)
     }
 
@@ -208,8 +209,8 @@ impl Jobs {
         });
     }
 
-    pub fn log_of(&self, id: u32) -> Option<u32> {
-        self.slots[id as usize].as_ref().map(|job| job.log)
+    pub fn get(&self, id: u32) -> Option<(u32, Kind)> {
+        self.slots[id as usize].as_ref().map(|job| (job.log, job.kind))
     }
 
     fn remove(&mut self, id: u32) -> Job {
