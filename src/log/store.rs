@@ -441,7 +441,9 @@ impl Store {
         self.core.now = self.core.now.max(now);
         match self.core.pending.take(tag) {
             Some(Pending::Write(write)) => self.write_done(write, done, ops),
-            Some(Pending::Flush { round, flush }) => self.flush_done(round, flush, &done, ops),
+            Some(Pending::Flush { round, flush, attempts }) => {
+                self.flush_done((round, flush, attempts), &done, ops);
+            }
             Some(Pending::Job { job, write }) => self.job_done(job, write, done, ops),
             Some(Pending::Search { log, at }) => self.search_done(log, at, done),
             Some(Pending::Close) => {}

@@ -25,6 +25,7 @@ pub enum Pending {
     Flush {
         round: usize,
         flush: Flush,
+        attempts: u32,
     },
     Job {
         job: u32,
