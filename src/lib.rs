@@ -65,16 +65,16 @@
 //! | zstd | wire |
 
 pub mod base;
+pub mod config;
+pub mod io;
+pub mod wire;
+pub mod log;
+pub mod controller;
+pub mod router;
+pub mod shard;
+pub mod server;
 pub mod broker;
 pub mod calibrate;
-pub mod cli;
 pub mod client;
-pub mod config;
-pub mod controller;
-pub mod io;
 pub mod loadgen;
-pub mod log;
-pub mod router;
-pub mod server;
-pub mod shard;
-pub mod wire;
+pub mod cli;

@@ -58,11 +58,7 @@ fn write(source: &mut IoSource<'_>, file: FileId, bytes: &[u8]) -> Result<(), Er
         let mut block = source.block()?;
         block.append(chunk);
         let len = chunk.len().next_multiple_of(ALIGN);
-        let written =
-            source.transfer(Op::Write { file, offset, data: block.slice_padded(0), sync: WriteSync::No })?;
-        if written as usize != len {
-            return Err(Errno::IO);
-        }
+        source.write(file, offset, block.slice_padded(0), WriteSync::No)?;
         offset += len as u64;
     }
     source.run(Op::Flush { file })

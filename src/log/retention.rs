@@ -4,10 +4,11 @@
 //! The file of a retired segment becomes the next segment's where one is wanted: its extents are written already. It is renamed, the directory
 //! synced, and its old header zeroed; until then the header names another ordinal than the file, so the file holds nothing.
 
+use super::checkpoint::{PRODUCERS_NAME, STATE_NAME};
 use super::format::{SEGMENT_HEADER_BYTES, index_name, segment_name};
 use super::segment::{Handle, Segment};
 use super::store::core::Core;
-use super::store::jobs::{Job, Kind, Step};
+use super::store::jobs::{Job, Kind, Step, temporary};
 use super::store::partition::{Log, Setup, mark_todo};
 use crate::base::offset::Offset;
 use crate::io::{Mono, OpenMode};
@@ -164,8 +165,9 @@ impl Log {
                 steps.push(Step::Remove(self.dir.join(segment_name(ordinal))));
                 steps.push(Step::Remove(self.dir.join(index_name(ordinal))));
             }
-            for name in ["state", "state.tmp", "producers", "producers.tmp"] {
+            for name in [STATE_NAME, PRODUCERS_NAME] {
                 steps.push(Step::Remove(self.dir.join(name)));
+                steps.push(Step::Remove(temporary(core, &self.dir, name)));
             }
             let topic = core.config.data_dir.join(self.key.topic.to_string());
             steps.push(Step::RemoveDir { path: self.dir.clone(), shared: false });

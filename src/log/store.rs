@@ -270,7 +270,7 @@ impl Store {
 
     /// Random uuids for segments to come. Appends that need one wait ([`NotAppended::NoMemory`]) while there is none.
     pub fn add_uuids(&mut self, uuids: impl Iterator<Item = Uuid>) {
-        self.core.uuids.extend(uuids);
+        self.core.add_uuids(uuids);
     }
 
     /// How many uuids the shard should add now.
@@ -431,7 +431,7 @@ impl Store {
     pub fn turn(&mut self, now: Mono, wall_ms: i64, pool: &mut Pool, ops: &mut Ops) {
         self.core.set_time(now, wall_ms);
         self.close_orphans(ops);
-        self.relieve();
+        self.relieve(pool);
         self.background(pool, ops);
         self.commit(ops);
     }
@@ -441,7 +441,9 @@ impl Store {
         self.core.now = self.core.now.max(now);
         match self.core.pending.take(tag) {
             Some(Pending::Write(write)) => self.write_done(write, done, ops),
-            Some(Pending::Flush { round, flush }) => self.flush_done(round, flush, &done, ops),
+            Some(Pending::Flush { round, flush, attempts }) => {
+                self.flush_done((round, flush, attempts), &done, ops);
+            }
             Some(Pending::Job { job, write }) => self.job_done(job, write, done, ops),
             Some(Pending::Search { log, at }) => self.search_done(log, at, done),
             Some(Pending::Close) => {}

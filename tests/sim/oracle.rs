@@ -198,6 +198,11 @@ impl Oracle {
         self.log_start_asked = self.log_start_asked.max(offset);
     }
 
+    /// Where the log may begin at the most.
+    pub fn log_start_asked(&self) -> i64 {
+        self.log_start_asked
+    }
+
     /// The log says that its start is durably here.
     pub fn log_start_durable(&mut self, offset: i64) {
         self.log_start = self.log_start.max(offset);

@@ -99,7 +99,11 @@ pub struct Report {
 
 /// Runs one seed. Panics with the seed at the first broken promise.
 pub fn run(seed: u64, planted: Option<Planted>) -> Report {
-    let (plan, disk) = Plan::draw(seed);
+    let (mut plan, disk) = Plan::draw(seed);
+    if planted == Some(Planted::RetryAfterError) {
+        // Without errors there is nothing to retry.
+        plan.errors = 6;
+    }
     let world = World::new(seed, plan.faults.clone());
     world.add_disk("/disk", disk);
     let mut story = Story::new(world.clone(), plan, planted);
@@ -114,7 +118,7 @@ pub fn run(seed: u64, planted: Option<Planted>) -> Report {
 /// Runs a short life without other faults in which file operation number `n` of the first run fails. False if there were fewer.
 pub fn fail_nth(seed: u64, n: u64, what: Injected) -> bool {
     let (plan, disk) = Plan::draw(seed);
-    let plan = Plan { runs: 2, steps: 25, errors: 0, tight: false, faults: Faults::none(), ..plan };
+    let plan = Plan { runs: 2, steps: 100, errors: 0, tight: false, faults: Faults::none(), ..plan };
     let world = World::new(seed, plan.faults.clone());
     world.add_disk("/disk", disk);
     let mut story = Story::new(world.clone(), plan, None);
@@ -184,18 +188,6 @@ impl Story {
     }
 
     fn tell(&mut self) -> Verdict {
-        if std::env::var_os("ONCE").is_some() {
-            self.start(End::Stop)?;
-            self.trouble();
-            for _ in 0..self.plan.steps * 4 {
-                self.act()?;
-                self.turn(100)?;
-            }
-            self.read_all()?;
-            self.world.set_faults(Faults::calm());
-            self.world.set_capacity(DATA_DIR.as_ref(), 1 << 30);
-            return if self.dead.is_none() { self.stop() } else { Ok(()) };
-        }
         let mut end = End::Stop;
         for _ in 0..self.plan.runs {
             self.start(end)?;

@@ -97,7 +97,11 @@ impl Store {
         // Jobs that run out of memory put themselves back: one pass.
         let runnable = std::mem::take(&mut self.core.jobs.runnable);
         for id in runnable {
-            let Some(index) = self.core.jobs.log_of(id) else { continue };
+            let Some((index, kind)) = self.core.jobs.get(id) else { continue };
+            if self.core.dead.is_some() && !kind.only_reads() {
+                // Nothing is promised any more, whatever this would still achieve.
+                continue;
+            }
             let Store { logs, core, .. } = self;
             let Some(log) = logs[index as usize].log.as_deref_mut() else { continue };
             match jobs::run(core, log, id, pool, ops) {
@@ -207,7 +211,7 @@ impl Log {
         if self.state.wanted && !self.state.running && self.has_directory {
             self.state.running = true;
             self.state.wanted = false;
-            let steps = replace_steps(&self.dir, STATE_NAME, Step::WriteState);
+            let steps = replace_steps(core, &self.dir, STATE_NAME, Step::WriteState);
             self.start(core, Job::new(self.index(), Kind::State, None, steps));
         }
         if self.has_directory && self.setup != Setup::Idle && self.truncation.is_none() {

@@ -25,6 +25,7 @@ pub enum Pending {
     Flush {
         round: usize,
         flush: Flush,
+        attempts: u32,
     },
     Job {
         job: u32,
@@ -108,6 +109,8 @@ pub struct Core {
     /// Wake-ups of logs; stale ones are recognised by the log.
     pub timers: BinaryHeap<Reverse<(Mono, u32)>>,
     pub uuids: Vec<Uuid>,
+    /// Random, and another one in each process: part of the names of temporary files.
+    pub nonce: u32,
     pub spare: Vec<Block>,
     pub slices: Vec<(u64, u64, BlockSlice)>,
     /// Logs in the order in which they started blocks: eviction goes round.
@@ -152,6 +155,7 @@ impl Core {
             lazy: Vec::new(),
             timers: BinaryHeap::new(),
             uuids: Vec::new(),
+            nonce: 0,
             spare: Vec::new(),
             slices: Vec::new(),
             cached: VecDeque::new(),
@@ -171,6 +175,14 @@ impl Core {
             now: Mono(0),
             wall_ms: 0,
             no_space: Vec::new(),
+        }
+    }
+
+    /// Takes random uuids; the first one ever also names this process.
+    pub fn add_uuids(&mut self, uuids: impl Iterator<Item = Uuid>) {
+        self.uuids.extend(uuids);
+        if let (0, Some(Uuid([a, b, c, d, ..]))) = (self.nonce, self.uuids.first()) {
+            self.nonce = u32::from_le_bytes([*a, *b, *c, *d]) | 1;
         }
     }
 
@@ -218,7 +230,10 @@ impl Core {
 
     pub fn no_space(&mut self, slot: LogSlot) {
         if !self.no_space.contains(&slot.index) {
-            tracing::warn!(log = slot.index, "no space left for a log; appends to it are refused until there is");
+            tracing::warn!(
+                log = slot.index,
+                "no space left for a log; appends to it are refused until there is"
+            );
             self.no_space.push(slot.index);
             self.events.push(Event::NoSpace(slot));
         }

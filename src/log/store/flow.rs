@@ -185,14 +185,14 @@ impl Store {
         let mut flushes = std::mem::take(&mut self.core.flushes);
         self.core.planner.begin_flush(round, &mut flushes);
         for flush in flushes.drain(..) {
-            self.push_flush(round, flush, ops);
+            self.push_flush(round, flush, 0, ops);
         }
         self.core.flushes = flushes;
     }
 
-    fn push_flush(&mut self, round: usize, flush: Flush, ops: &mut Ops) {
+    fn push_flush(&mut self, round: usize, flush: Flush, attempts: u32, ops: &mut Ops) {
         self.core.counters.flushes_total += 1;
-        let tag = self.core.pending.insert(Pending::Flush { round, flush });
+        let tag = self.core.pending.insert(Pending::Flush { round, flush, attempts });
         ops.push((Op::Flush { file: flush.file }, tag));
     }
 
@@ -208,7 +208,8 @@ impl Store {
                 return self.write_complete(write, ops);
             }
             Ok(bytes) => bytes as usize / ALIGN * ALIGN,
-            Err(Errno::AGAIN | INTR) if self.may_repeat(&write) => 0,
+            Err(Errno::AGAIN | Errno::CANCELED) => 0,
+            Err(INTR) if self.may_repeat(&write) => 0,
             Err(_) if planted => 0,
             Err(errno) => return self.die_of("a write", errno),
         };
@@ -228,7 +229,7 @@ impl Store {
         push_write(&mut self.core, next, data, ops);
     }
 
-    /// Whether a write that failed for a passing reason may be made again. With `RWF_DSYNC` its flush may be what failed, and have lost
+    /// Whether a write that was interrupted may be made again. With `RWF_DSYNC` its flush may be what failed, and have lost
     /// earlier writes to all later flushes: then only if there are none.
     fn may_repeat(&self, write: &Write) -> bool {
         let log = self.logs[write.log as usize].log.as_deref();
@@ -261,16 +262,24 @@ impl Store {
         }
     }
 
-    pub(super) fn flush_done(&mut self, round: usize, flush: Flush, done: &Done, ops: &mut Ops) {
+    pub(super) fn flush_done(
+        &mut self,
+        (round, flush, attempts): (usize, Flush, u32),
+        done: &Done,
+        ops: &mut Ops,
+    ) {
         if self.core.dead.is_some() {
             return;
         }
         match done.result {
             Ok(_) => {}
             Err(_) if self.core.is_planted(Planted::RetryAfterError) => {
-                return self.push_flush(round, flush, ops);
+                return self.push_flush(round, flush, attempts, ops);
             }
-            // Whatever the error says: what a failed flush should have covered may be lost to all later ones.
+            Err(Errno::AGAIN | Errno::CANCELED) if attempts < ATTEMPTS_MAX => {
+                return self.push_flush(round, flush, attempts + 1, ops);
+            }
+            // Also EINTR: what a failed flush should have covered may be lost to all later ones.
             Err(errno) => return self.die_of("a flush", errno),
         }
         let seen = self.core.planner.round(round).seen;

@@ -2,13 +2,14 @@
 //! besides commits runs this way: making directories and files, zeroing, replacing `state`, trimming, removing.
 //!
 //! A job that meets a full file system waits and goes on at the step where it stopped. Any other error of a job that the log's promise
-//! depends on makes the directory dead; a job for derived data (`is_derived`) is given up and logged.
+//! depends on makes the directory dead; a job for derived data (`is_derived`) is given up and logged, but for errors of the device, which
+//! are everybody's.
 //!
 //! # Non-obvious
 //! - A step that needs a block runs only in `Store::turn`, which has the pool; completions just note that a job can go on.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::core::{Core, Pending};
 use super::partition::Log;
@@ -16,6 +17,7 @@ use super::{Ops, Planted, Tag};
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
 use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Done, Errno, FileId, Mono, Op, OpenMode, Payload, WriteSync};
+use crate::log::replace::TEMPORARY;
 
 /// Jobs that run at once per shard; zeroing is not counted. Bounds what background work costs the foreground.
 pub const JOBS_RUNNING_MAX: usize = 32;
@@ -95,6 +97,11 @@ impl Kind {
         )
     }
 
+    /// Goes on also when the directory is dead.
+    pub fn only_reads(self) -> bool {
+        matches!(self, Kind::OpenSegment { writable: false, .. } | Kind::CloseFiles)
+    }
+
     fn counts(self) -> bool {
         !matches!(self, Kind::Extend { .. } | Kind::OpenSegment { .. })
     }
@@ -122,9 +129,10 @@ impl Job {
     }
 }
 
-/// The steps that replace a small file: readers find the old one or the new one, whole.
-pub fn replace_steps(dir: &std::path::Path, name: &str, write: Step) -> [Step; 6] {
-    let (temporary, path) = (dir.join(format!("{name}.tmp")), dir.join(name));
+/// The steps that replace a small file: readers find the old one or the new one, whole. The temporary file has a name of this process's own: what
+/// a killed predecessor had in flight, opening or renaming, must not meet it.
+pub fn replace_steps(core: &Core, dir: &Path, name: &str, write: Step) -> [Step; 6] {
+    let (temporary, path) = (temporary(core, dir, name), dir.join(name));
     [
         Step::Open(temporary.clone(), OpenMode::Replace),
         write,
@@ -133,6 +141,11 @@ pub fn replace_steps(dir: &std::path::Path, name: &str, write: Step) -> [Step; 6
         Step::Rename(temporary, path),
         Step::SyncDir(dir.to_path_buf()),
     ]
+}
+
+/// Where the replacement of `name` is written first. Recovery removes what is left of it.
+pub fn temporary(core: &Core, dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.{:08x}{TEMPORARY}", core.nonce))
 }
 
 /// What became of a job.
@@ -196,8 +209,8 @@ impl Jobs {
         });
     }
 
-    pub fn log_of(&self, id: u32) -> Option<u32> {
-        self.slots[id as usize].as_ref().map(|job| job.log)
+    pub fn get(&self, id: u32) -> Option<(u32, Kind)> {
+        self.slots[id as usize].as_ref().map(|job| (job.log, job.kind))
     }
 
     fn remove(&mut self, id: u32) -> Job {
@@ -305,8 +318,12 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
         core.jobs.runnable.push(id);
         return Outcome::Waits;
     }
-    let transient = matches!(errno, Errno::AGAIN | INTR | NFILE | MFILE) && job.attempts < ATTEMPTS_MAX;
-    let no_space = errno == Errno::NOSPC && !job.kind.is_derived() && !log.deleting;
+    // A flush that failed may have lost what it should have covered: one that succeeds later proves nothing.
+    let flushes = matches!(job.steps.front(), Some(Step::Flush | Step::SyncDir(_)));
+    let passing = matches!(errno, Errno::AGAIN | Errno::CANCELED)
+        || (!flushes && matches!(errno, INTR | NFILE | MFILE));
+    let transient = passing && job.attempts < ATTEMPTS_MAX;
+    let no_space = errno == Errno::NOSPC && !flushes && !job.kind.is_derived() && !log.deleting;
     if transient || no_space || planted {
         core.jobs.parked.push((core.now.plus_ms(RETRY_MS), id));
         if no_space {
@@ -314,9 +331,11 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
         }
         return Outcome::Waits;
     }
+    // An error of the device under a write or a flush is everybody's: it may have lost what others wrote.
+    let device = flushes || (errno == Errno::IO && !job.kind.only_reads());
     let derived = job.kind.is_derived() || (errno == Errno::NOSPC && log.deleting);
     let job = core.jobs.remove(id);
-    if derived { Outcome::GivenUp(job, errno) } else { Outcome::Fatal(job, errno) }
+    if derived && !device { Outcome::GivenUp(job, errno) } else { Outcome::Fatal(job, errno) }
 }
 
 enum Advance {

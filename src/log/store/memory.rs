@@ -55,7 +55,7 @@ impl Store {
     }
 
     /// Once per turn: keeps the tail cache at its size, and flushes what is only written or in memory if blocks ran out.
-    pub(super) fn relieve(&mut self) {
+    pub(super) fn relieve(&mut self, pool: &mut Pool) {
         let limit = self.core.config.tail_cache_bytes / BLOCK_BYTES;
         for _ in 0..EVICT_PER_TURN_MAX {
             if self.core.cached.len() <= limit || !self.evict(KEEP_PARTIAL_MS) {
@@ -64,6 +64,11 @@ impl Store {
         }
         if !std::mem::take(&mut self.core.memory_short) {
             return;
+        }
+        for _ in 0..EVICT_PER_TURN_MAX {
+            if self.core.reserve_for_jobs(pool) || !self.evict(0) {
+                break;
+            }
         }
         let Store { logs, core, .. } = self;
         let mut lazy = std::mem::take(&mut core.lazy);
@@ -88,8 +93,7 @@ impl Store {
     }
 
     /// What each log waits for, for messages of failed tests.
-    #[cfg(test)]
-    pub(in crate::log) fn waits(&self) -> Vec<String> {
+    pub fn waits(&self) -> Vec<String> {
         let one = |log: &super::partition::Log| {
             format!(
                 "{:?} jobs {} rounds {} in flight {} stop {:?} setup {:?} flush_now {} dirty {} todo {} stretches {:?} {:?} front {:?}",
@@ -111,6 +115,8 @@ impl Store {
                     .map(|s| (s.handle, s.writable, s.zeroed)),
             )
         };
-        self.logs.iter().filter_map(|slot| slot.log.as_deref()).map(one).collect()
+        let mut all: Vec<String> = self.logs.iter().filter_map(|slot| slot.log.as_deref()).map(one).collect();
+        all.push(format!("{:?} short {} dead {:?}", self.core.jobs, self.core.memory_short, self.core.dead));
+        all
     }
 }

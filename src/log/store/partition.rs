@@ -22,6 +22,9 @@ use crate::log::recovered::Recovered;
 use crate::log::segment::{Segment, Window};
 use crate::log::tail::{Place, Tail};
 
+/// Segments that a generation may begin before the names of the next one come near.
+const ORDINALS_PER_GENERATION: u64 = 1_000_000;
+
 /// What must be on disk before the first write of a log after its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setup {
@@ -493,7 +496,13 @@ impl Log {
         self.high_watermark = recovered.next_offset;
         self.state.seq = recovered.state_seq;
         self.segments = recovered.segments.into_iter().map(|meta| Segment::found(meta, now)).collect();
-        self.next_ordinal = self.segments.back().map_or(0, |s| s.ordinal + 1);
+        // A killed predecessor may still be making or renaming files: its names are not ours. After a clean stop nothing is in flight.
+        let own = if recovered.reopen.is_some() {
+            0
+        } else {
+            u64::from(self.generation - 1) * ORDINALS_PER_GENERATION
+        };
+        self.next_ordinal = self.segments.back().map_or(0, |s| s.ordinal + 1).max(own);
         let next_offset = recovered.next_offset;
         let place =
             self.segments.back().map_or(Place::default(), |s| Place { ordinal: s.ordinal, position: s.end });

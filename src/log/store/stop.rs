@@ -47,7 +47,7 @@ impl Log {
             }
             Stop::Trimming => {
                 self.stop = Stop::Recording;
-                let steps = replace_steps(&self.dir, STATE_NAME, Step::WriteState);
+                let steps = replace_steps(core, &self.dir, STATE_NAME, Step::WriteState);
                 self.state.running = true;
                 self.start(core, Job::new(self.index(), Kind::State, None, steps));
             }
@@ -90,7 +90,7 @@ impl Log {
     /// Writes the `producers` file. One at a time.
     pub(in crate::log) fn write_snapshot(&mut self, core: &mut Core, bytes: Vec<u8>) {
         self.snapshotting = true;
-        let steps = replace_steps(&self.dir, PRODUCERS_NAME, Step::Write(bytes));
+        let steps = replace_steps(core, &self.dir, PRODUCERS_NAME, Step::Write(bytes));
         self.start(core, Job::new(self.index(), Kind::Snapshot, None, steps));
     }
 
@@ -98,7 +98,7 @@ impl Log {
     pub(in crate::log) fn write_index(&mut self, core: &mut Core, ordinal: u64) {
         let Some(segment) = self.segment(ordinal) else { return };
         let bytes = segment.index.encode(&segment.reach());
-        let steps = replace_steps(&self.dir, &index_name(ordinal), Step::Write(bytes));
+        let steps = replace_steps(core, &self.dir, &index_name(ordinal), Step::Write(bytes));
         self.trims += 1;
         self.start(core, Job::new(self.index(), Kind::Trim { ordinal }, None, steps));
     }
