@@ -97,6 +97,22 @@ pub fn decompress(codec: Codec, input: &[u8], out: &mut Vec<u8>, budget: usize) 
     done.map_err(|_| Refused::CorruptMessage)
 }
 
+/// A reader of the decompressed `input`, for walks that keep nothing. It sets no bound on what is read from it; `budget` bounds a
+/// block that has to be made whole (snappy).
+pub fn reader<'a>(codec: Codec, input: &'a [u8], budget: usize) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match codec {
+        Codec::None => Box::new(input),
+        Codec::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Codec::Snappy => Box::new(SnappyBlocks { rest: SnappyRest::of(input)?, block: Vec::new(), at: 0, budget }),
+        Codec::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(input)),
+        Codec::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            Box::new(decoder)
+        }
+    })
+}
+
 /// Appends the compressed `input` to `out`, at the codec's default level, in the shape that Kafka's Java client writes.
 pub fn compress(codec: Codec, input: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     match codec {
@@ -166,24 +182,71 @@ fn read_zstd(input: &[u8], out: &mut Vec<u8>, budget: usize) -> io::Result<()> {
     read_bounded(decoder, out, budget)
 }
 
-/// xerial framing, or, without its magic, one raw block: some old clients send that.
-fn read_snappy(input: &[u8], out: &mut Vec<u8>, budget: usize) -> io::Result<()> {
-    if !input.starts_with(&XERIAL_HEADER[..XERIAL_MAGIC_BYTES]) {
-        return read_snappy_block(input, out, budget);
+/// The blocks of snappy data: xerial framing, or, without its magic, one raw block: some old clients send that.
+enum SnappyRest<'a> {
+    Framed(&'a [u8]),
+    Raw(Option<&'a [u8]>),
+}
+
+impl<'a> SnappyRest<'a> {
+    fn of(input: &'a [u8]) -> io::Result<SnappyRest<'a>> {
+        if !input.starts_with(&XERIAL_HEADER[..XERIAL_MAGIC_BYTES]) {
+            return Ok(SnappyRest::Raw(Some(input)));
+        }
+        input.get(XERIAL_HEADER.len()..).map(SnappyRest::Framed).ok_or_else(truncated)
     }
-    let truncated = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    let mut rest = input.get(XERIAL_HEADER.len()..).ok_or_else(truncated)?;
-    while !rest.is_empty() {
+
+    fn next_block(&mut self) -> io::Result<Option<&'a [u8]>> {
+        let rest = match self {
+            SnappyRest::Raw(block) => return Ok(block.take()),
+            SnappyRest::Framed(rest) => rest,
+        };
         // Streams may be concatenated, as xerial's own reader allows.
-        if rest.starts_with(&XERIAL_HEADER[..XERIAL_MAGIC_BYTES]) {
-            rest = rest.get(XERIAL_HEADER.len()..).ok_or_else(truncated)?;
-            continue;
+        while rest.starts_with(&XERIAL_HEADER[..XERIAL_MAGIC_BYTES]) {
+            *rest = rest.get(XERIAL_HEADER.len()..).ok_or_else(truncated)?;
+        }
+        if rest.is_empty() {
+            return Ok(None);
         }
         let (len, after) = rest.split_first_chunk::<4>().ok_or_else(truncated)?;
         let len = usize::try_from(i32::from_be_bytes(*len)).map_err(|_| truncated())?;
         let block = after.get(..len).ok_or_else(truncated)?;
+        *rest = &after[len..];
+        Ok(Some(block))
+    }
+}
+
+fn truncated() -> io::Error {
+    io::Error::from(io::ErrorKind::UnexpectedEof)
+}
+
+/// Snappy data one block at a time.
+struct SnappyBlocks<'a> {
+    rest: SnappyRest<'a>,
+    block: Vec<u8>,
+    at: usize,
+    budget: usize,
+}
+
+impl Read for SnappyBlocks<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.block.len() {
+            let Some(block) = self.rest.next_block()? else { return Ok(0) };
+            self.block.clear();
+            self.at = 0;
+            read_snappy_block(block, &mut self.block, self.budget)?;
+        }
+        let len = into.len().min(self.block.len() - self.at);
+        into[..len].copy_from_slice(&self.block[self.at..self.at + len]);
+        self.at += len;
+        Ok(len)
+    }
+}
+
+fn read_snappy(input: &[u8], out: &mut Vec<u8>, budget: usize) -> io::Result<()> {
+    let mut rest = SnappyRest::of(input)?;
+    while let Some(block) = rest.next_block()? {
         read_snappy_block(block, out, budget)?;
-        rest = &after[len..];
     }
     Ok(())
 }

@@ -4,7 +4,8 @@
 //! The records themselves are walked where that is cheap (uncompressed) or needed (compacted topic); only the latter decompresses.
 
 use crate::base::error::Refused;
-use crate::wire::batch::{self, Batch, NO_TIMESTAMP, records};
+use crate::wire::batch::scan::{Scanned, scan};
+use crate::wire::batch::{self, Batch, NO_TIMESTAMP};
 use crate::wire::codec::Codec;
 
 /// First Produce version that may carry zstd (KIP-110).
@@ -186,31 +187,58 @@ fn check_records(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
     if batch.codec() != Some(Codec::None) && !limits.compact && !limits.deep && in_time {
         return Ok(());
     }
-    // Stays empty, and so costs nothing, for an uncompressed batch.
-    let mut scratch = Vec::default();
-    let records = records::open(batch, &mut scratch)
-        .map_err(|error| Refusal::validated(error, "Failed to decompress record stream"))?;
+    let mut refusal = None;
     let mut index = 0;
-    for record in records {
-        let at = |error, what| Refusal { record: Some(index), ..Refusal::validated(error, what) };
-        let record = record
-            .map_err(|_| Refusal::validated(Refused::InvalidRecord, "Found invalid record structure"))?;
-        if record.offset_delta != index {
-            return Err(at(Refused::InvalidRecord, "Inconsistent record offset within its batch"));
-        }
-        if limits.compact && record.key.is_none() {
-            return Err(at(Refused::InvalidRecord, "Compacted topic cannot accept message without key"));
-        }
-        if !limits.allows(records::timestamp(batch, &record)) {
-            return Err(at(Refused::InvalidTimestamp, OUT_OF_RANGE));
-        }
+    let mut visit = |record: Scanned| {
+        refusal = check_record(batch, limits, index, &record);
         index += 1;
+        refusal.is_none()
+    };
+    let walked =
+        if batch.codec() == Some(Codec::None) { walk(batch, &mut visit) } else { scan(batch, &mut visit) };
+    match (refusal, walked) {
+        (Some(refusal), _) => return Err(refusal),
+        (None, Ok(())) => {}
+        (None, Err(Refused::InvalidRecord)) => {
+            return Err(Refusal::validated(Refused::InvalidRecord, "Found invalid record structure"));
+        }
+        (None, Err(error)) => return Err(Refusal::validated(error, "Failed to decompress record stream")),
     }
     if index != batch.count() {
         return Err(Refusal::validated(Refused::InvalidRecord, "Record count is not that of the records"));
     }
     // A header may claim a time that no record has; it would mislead time search and retention.
     if in_time { Ok(()) } else { Err(Refusal::validated(Refused::InvalidTimestamp, OUT_OF_RANGE)) }
+}
+
+/// The records of an uncompressed batch, in place.
+fn walk(batch: &Batch<'_>, visit: &mut impl FnMut(Scanned) -> bool) -> Result<(), Refused> {
+    for record in batch.records() {
+        let record = record?;
+        let scanned = Scanned {
+            offset_delta: record.offset_delta,
+            timestamp_delta: record.timestamp_delta,
+            has_key: record.key.is_some(),
+        };
+        if !visit(scanned) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn check_record(batch: &Batch<'_>, limits: &Accept, index: i32, record: &Scanned) -> Option<Refusal> {
+    let at = |error, what| Some(Refusal { record: Some(index), ..Refusal::validated(error, what) });
+    if record.offset_delta != index {
+        return at(Refused::InvalidRecord, "Inconsistent record offset within its batch");
+    }
+    if limits.compact && !record.has_key {
+        return at(Refused::InvalidRecord, "Compacted topic cannot accept message without key");
+    }
+    if !limits.allows(record.timestamp(batch)) {
+        return at(Refused::InvalidTimestamp, OUT_OF_RANGE);
+    }
+    None
 }
 
 const OUT_OF_RANGE: &str = "One or more records have been rejected due to invalid timestamp";

@@ -21,6 +21,7 @@
 mod accept;
 pub mod build;
 pub mod records;
+pub mod scan;
 mod search;
 #[cfg(test)]
 mod tests;

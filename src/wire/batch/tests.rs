@@ -211,3 +211,46 @@ fn a_record_set_may_end_in_part_of_a_batch() {
     let set = [&one[..], &broken[..]].concat();
     assert_eq!(batches(&set).filter(Result::is_err).count(), 1);
 }
+
+#[test]
+fn a_scan_tells_what_the_records_say() {
+    for codec in Codec::ALL {
+        let mut builder = BatchBuilder::new(codec);
+        let header: (&[u8], Option<&[u8]>) = (b"h", None);
+        for i in 0..50i64 {
+            let value = vec![i as u8; i as usize * 100];
+            builder.push(&NewRecord {
+                timestamp: 1000 + i % 7,
+                key: (i % 3 == 0).then_some(b"key"),
+                value: Some(&value),
+                headers: &[header][..(i % 2) as usize],
+            });
+        }
+        let mut bytes = Vec::new();
+        builder.finish(&mut bytes).unwrap();
+        let batch = Batch::only(&bytes).unwrap();
+        let mut scratch = Vec::new();
+        let expected: Vec<_> = records::open(&batch, &mut scratch)
+            .unwrap()
+            .map(|r| r.unwrap())
+            .map(|r| (r.offset_delta, r.timestamp_delta, r.key.is_some()))
+            .collect();
+        let mut found = Vec::new();
+        let scanned = scan::scan(&batch, |r| {
+            found.push((r.offset_delta, r.timestamp_delta, r.has_key));
+            true
+        });
+        assert_eq!((scanned, found), (Ok(()), expected), "{codec:?}");
+        let mut seen = 0;
+        let ended = scan::scan(&batch, |_| {
+            seen += 1;
+            seen < 3
+        });
+        assert_eq!((ended, seen), (Ok(()), 3), "{codec:?}");
+        let mut cut = bytes.clone();
+        cut.truncate(bytes.len() - 30);
+        let len = (cut.len() - 12) as i32;
+        cut[8..12].copy_from_slice(&len.to_be_bytes());
+        assert!(scan::scan(&Batch::only(&cut).unwrap(), |_| true).is_err(), "{codec:?}, cut");
+    }
+}
