@@ -7,6 +7,7 @@ mod cli;
 mod conformance;
 mod crash;
 mod disk_full;
+mod faults;
 mod flushes;
 mod fuzz_replay;
 mod hostile;
