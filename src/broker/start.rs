@@ -45,6 +45,9 @@ const RECV_SHARE: u64 = 16;
 const RECV_BUFFERS_MIN: u64 = 64;
 const RECV_BUFFERS_MAX: u64 = 1024;
 
+/// Share of the memory that connections may hold besides it: half frames, waiting requests, answers not taken.
+const HELD_SHARE: u64 = 4;
+
 /// A floor of free space, where none is configured: two segments and 1 % of the disk.
 const FREE_SEGMENTS: u64 = 2;
 const FREE_SHARE: u64 = 100;
@@ -160,7 +163,9 @@ pub fn assemble(
     io.grow_pool();
     files::make_dirs(&mut io, &dir).map_err(|e| bad_directory(&dir, e))?;
     io.lock_dir(&dir).map_err(|e| locked(&dir, &e))?;
-    let _ = files::remove(&mut io, &dir.join(SPARE));
+    if io.disk_space(&dir).is_ok_and(|space| space.free < 2 * SPARE_BYTES) {
+        let _ = files::remove(&mut io, &dir.join(SPARE));
+    }
     let caps = durable_storage(&mut io, &dir, &config)?;
     let mut listening = listen(&mut io, &config)?;
     let (host, port) = advertised(&config, &listening);
@@ -177,20 +182,27 @@ pub fn assemble(
     };
     let mut shard = Shard::new(ShardId(0), store);
     open_partitions(&mut io, &mut shard, &dir, &recovered.image)?;
-    if let Err(errno) = files::reserve(&mut io, &dir.join(SPARE), SPARE_BYTES) {
-        tracing::warn!(%errno, "no space to keep for the next start");
-    }
+    keep_spare(&mut io, &dir);
     let mut seed = [0u8; 32];
     io.random(&mut seed);
     let server = Server::new(ServerConfig {
         shard: ShardId(0),
-        request_bytes_max: config.request_bytes_max,
+        // A request larger than that could never be stored.
+        request_bytes_max: config.request_bytes_max.min((pool_bytes / 2) as usize),
         fetch_bytes_max: config.fetch_bytes_max,
         idle_ms_max: config.connection_idle_ms_max,
+        held_bytes_max: pool_bytes / HELD_SHARE,
     });
     let meta = Metadata::new(Arc::new(recovered.image), recovered.controller, Ids::new(seed));
     listening.sort_by_key(|(_, addr)| !addr.is_ipv4());
     Ok((Node::new(io, shard, server, meta, recovered.control), listening))
+}
+
+fn keep_spare(io: &mut Io, dir: &Path) {
+    let there = io.list_dir(dir).is_ok_and(|entries| entries.iter().any(|entry| entry.name == SPARE));
+    if !there && let Err(errno) = files::reserve(io, &dir.join(SPARE), SPARE_BYTES) {
+        tracing::warn!(%errno, "no space to keep for the next start");
+    }
 }
 
 /// Opens what has a directory, creates what has none yet, removes directories of topics that are gone.

@@ -81,6 +81,10 @@ fn timestamp_fits(timestamp: i64, version: i16) -> bool {
 }
 
 impl Waiting {
+    pub fn parts(&self) -> usize {
+        self.refused.len()
+    }
+
     pub fn answer(self, outcomes: &[OffsetOutcome]) -> Encoded {
         let mut outcomes = outcomes.iter();
         let mut refused = self.refused.iter();

@@ -2,6 +2,8 @@
 //! so slow that they never end, questions whose answers they never read. Each is refused or timed out; the broker goes on
 //! serving the others, says nothing in its log that a human must look at, and stays within its memory.
 
+mod memory;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
