@@ -42,8 +42,7 @@ impl Budget {
             // Its own half frame is what it holds: waiting for that would be waiting for itself.
             return !self.is_short() || *self.large.get_or_insert(at) == at;
         }
-        conn.owed_bytes() == 0
-            || !self.is_short() && conn.owed_bytes() <= self.limit / PER_CONNECTION_SHARE
+        conn.owed_bytes() == 0 || !self.is_short() && conn.owed_bytes() <= self.limit / PER_CONNECTION_SHARE
     }
 
     /// Record bytes that an answer may have now; a fetch brings at least one batch all the same.
