@@ -18,6 +18,7 @@ const LIMITS: Accept = Accept {
     timestamp_after_max_ms: i64::MAX,
     log_append_time: false,
     compact: false,
+    deep: false,
     now_ms: 0,
 };
 

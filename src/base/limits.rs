@@ -76,6 +76,9 @@ pub const CHECKPOINT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Times that one step of a file replacement is submitted again after EAGAIN, EINTR or a short write, before it counts as failed.
 pub const REPLACE_RETRIES_MAX: u32 = 16;
 
+/// Attempts at one small write that comes back short or interrupted. Each goes on where the last ended, so a healthy device needs two.
+pub const WRITE_TRIES_MAX: u32 = 64;
+
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(ALIGN));
 const _: () = assert!(PIPELINED_WRITE_BYTES_MIN <= BLOCK_BYTES);
 const _: () = assert!(COLD_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);

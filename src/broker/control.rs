@@ -11,14 +11,14 @@ use super::files;
 use super::source::IoSource;
 use crate::base::error::Fatal;
 use crate::base::ids::{PartitionIndex, PartitionKey, Uuid};
-use crate::base::limits::{ALIGN, BLOCK_BYTES};
+use crate::base::limits::{ALIGN, BLOCK_BYTES, WRITE_TRIES_MAX};
 use crate::config::broker::BrokerConfig;
 use crate::controller::Controller;
 use crate::controller::image::{Broker, Image, Topic};
 use crate::controller::journal::{Point, Write, Writer};
 use crate::controller::meta::{self, Meta};
 use crate::controller::metastore::{self, FOLDER, Files, JOURNAL_ALLOCATE, journal_name, snapshot_name};
-use crate::io::{Done, Errno, FileId, Io, Op, OpenMode, Token, WriteSync};
+use crate::io::{Done, Errno, FileId, Io, Op, OpenMode, Payload, Token, WriteSync};
 use crate::log::store::Source;
 use crate::server::metadata::Metadata;
 use crate::shard::{Cx, Shard, rules};
@@ -42,8 +42,10 @@ pub struct Control {
 struct InFlight {
     through: u64,
     pending: usize,
-    /// Expected length of each write.
-    lens: Vec<u32>,
+    /// Where each write goes on.
+    offsets: Vec<u64>,
+    /// Short and interrupted writes so far.
+    tries: u32,
 }
 
 /// What a start found.
@@ -158,11 +160,7 @@ fn begin(
     let mut source = IoSource::new(io);
     let journal = source.open(&folder.join(journal_name(generation)), OpenMode::Create)?;
     source.run(Op::Allocate { file: journal, offset: 0, len: JOURNAL_ALLOCATE })?;
-    let len = header.len();
-    let write = Op::Write { file: journal, offset: 0, data: header, sync: WriteSync::Dsync };
-    if source.transfer(write)? as usize != len {
-        return Err(Errno::IO);
-    }
+    source.write(journal, 0, header, WriteSync::Dsync)?;
     source.run(Op::SyncDir { path: folder.to_path_buf() })?;
     files::replace(io, &folder.join(snapshot_name(generation)), &files.snapshot)?;
     Ok((journal, files.writer))
@@ -221,28 +219,44 @@ impl Control {
             blocks.push(block.slice_padded(0));
         }
         let mut offset = write.position;
-        let mut lens = Vec::new();
+        let mut offsets = Vec::new();
         for (i, data) in blocks.into_iter().enumerate() {
             debug_assert!(data.len().is_multiple_of(ALIGN));
-            let len = data.len() as u32;
-            lens.push(len);
+            let len = data.len() as u64;
+            offsets.push(offset);
             let op = Op::Write { file: self.journal, offset, data, sync: WriteSync::Dsync };
             self.ops.push((op, Token::new(TOKEN_CONTROL, 0, i as u32)));
-            offset += u64::from(len);
+            offset += len;
         }
-        self.in_flight = Some(InFlight { through, pending: lens.len(), lens });
+        self.in_flight = Some(InFlight { through, pending: offsets.len(), offsets, tries: 0 });
     }
 
     /// A journal write completed.
     pub fn done(&mut self, done: Done, meta: &mut Metadata, shard: &mut Shard, cx: &mut Cx<'_>) {
         let Some(in_flight) = &mut self.in_flight else { return };
-        in_flight.pending -= 1;
-        let expected = in_flight.lens[done.token.slot() as usize];
-        match done.result {
-            Ok(len) if len == expected => {}
-            Ok(len) => self.failed = Some(format!("metadata write: {len} of {expected} bytes")),
-            Err(errno) => self.failed = Some(format!("metadata write: {errno}")),
+        let Payload::Written(data) = done.payload else { return };
+        let left = match done.result {
+            Ok(written) if written as usize == data.len() => None,
+            // The last whole block is where direct I/O can go on.
+            Ok(written) => Some(written as usize / ALIGN * ALIGN),
+            Err(errno) if errno.is_passing() => Some(0),
+            Err(errno) => {
+                self.failed = Some(format!("metadata write: {errno}"));
+                None
+            }
+        };
+        if let Some(at) = left.filter(|_| in_flight.tries < WRITE_TRIES_MAX) {
+            in_flight.tries += 1;
+            let offset = &mut in_flight.offsets[done.token.slot() as usize];
+            *offset += at as u64;
+            let data = data.sub(at..data.len());
+            let op = Op::Write { file: self.journal, offset: *offset, data, sync: WriteSync::Dsync };
+            return self.ops.push((op, done.token));
         }
+        if left.is_some() {
+            self.failed = Some("metadata write: it stays short".into());
+        }
+        in_flight.pending -= 1;
         if in_flight.pending > 0 || self.failed.is_some() {
             return;
         }
@@ -308,10 +322,10 @@ fn keys(topic: &Topic) -> impl Iterator<Item = PartitionKey> + '_ {
 
 fn unusable(dir: &Path, errno: Errno) -> Fatal {
     Fatal {
-        code: "data-dir-unusable",
+        code: if errno == Errno::NOSPC { "disk-full" } else { "data-dir-unusable" },
         summary: format!("the metadata in {} cannot be read or written", dir.display()),
         found: errno.to_string(),
         means: "without it the broker does not know its topics".into(),
-        tries: vec!["another --data-dir, or the disk's health: dmesg".into()],
+        tries: vec!["free space (df), the disk's health (dmesg), or another --data-dir".into()],
     }
 }

@@ -58,14 +58,22 @@ fn write(source: &mut IoSource<'_>, file: FileId, bytes: &[u8]) -> Result<(), Er
         let mut block = source.block()?;
         block.append(chunk);
         let len = chunk.len().next_multiple_of(ALIGN);
-        let written =
-            source.transfer(Op::Write { file, offset, data: block.slice_padded(0), sync: WriteSync::No })?;
-        if written as usize != len {
-            return Err(Errno::IO);
-        }
+        source.write(file, offset, block.slice_padded(0), WriteSync::No)?;
         offset += len as u64;
     }
     source.run(Op::Flush { file })
+}
+
+/// Keeps `bytes` of the disk in a file of no content, for a later start to give up. Fails where there is no space for it.
+pub fn reserve(io: &mut Io, path: &Path, bytes: u64) -> Result<(), Errno> {
+    let mut source = IoSource::new(io);
+    let file = source.open(path, OpenMode::Replace)?;
+    let allocated = source.run(Op::Allocate { file, offset: 0, len: bytes });
+    source.close(file);
+    if allocated.is_err() {
+        source.run(Op::RemoveFile { path: path.to_path_buf() })?;
+    }
+    allocated
 }
 
 /// A block that holds `bytes`, at most one block's worth.
@@ -80,11 +88,12 @@ pub fn make_dirs(io: &mut Io, path: &Path) -> Result<(), Errno> {
     let mut source = IoSource::new(io);
     let missing: Vec<&Path> = path.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
     for dir in missing.into_iter().rev() {
-        match source.run(Op::MakeDir { path: dir.to_path_buf() }) {
-            Ok(()) => {
-                let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                source.run(Op::SyncDir { path: parent.to_path_buf() })?;
-            }
+        let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let made = source.run(Op::MakeDir { path: dir.to_path_buf() });
+        let synced = source.run(Op::SyncDir { path: parent.to_path_buf() });
+        match made {
+            Ok(()) => synced?,
+            // A predecessor may have made it and been killed before it was durable; a parent that we may not open is not ours.
             Err(Errno::EXIST) => {}
             // A read-only parent that is there already is no error; one that is not shows at the next step.
             Err(errno) if source.list(dir).is_err() => return Err(errno),
@@ -92,6 +101,11 @@ pub fn make_dirs(io: &mut Io, path: &Path) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// Removes a file.
+pub fn remove(io: &mut Io, path: &Path) -> Result<(), Errno> {
+    IoSource::new(io).run(Op::RemoveFile { path: path.to_path_buf() })
 }
 
 /// Removes a directory with everything in it.

@@ -40,9 +40,13 @@ enum Stop {
     Serving,
     /// Connections finish what they are owed until this time, then the logs are flushed.
     Draining(Mono),
-    Flushing,
+    /// Since when.
+    Flushing(Mono),
     Stopped,
 }
+
+/// How long a stop waits for space on a full disk.
+const NO_SPACE_MS_MAX: u64 = 500;
 
 /// How long connections may take to receive their last responses at a stop.
 const DRAIN_MS_MAX: u64 = 500;
@@ -180,16 +184,23 @@ impl Node {
         {
             self.server.close_all();
             self.shard.begin_stop();
-            self.stop = Stop::Flushing;
+            self.stop = Stop::Flushing(now);
         }
         if let Some(why) = self.control.failed() {
             tracing::error!(why, "metadata cannot be written: the broker ends");
             self.dead = Some(why.to_string());
             self.stop = Stop::Stopped;
         }
-        // After a failed write nothing more can be made durable: end at once.
-        if self.stop == Stop::Flushing && self.dead.is_some() {
-            self.stop = Stop::Stopped;
+        if let Stop::Flushing(since) = self.stop {
+            // What waits for space was never acknowledged as durable, and nobody knows for how long.
+            let no_space = self.shard.waits_for_space() && now.since_ms(since) > NO_SPACE_MS_MAX;
+            if no_space {
+                tracing::warn!("the disk is full: what waits for space is left out of the stop");
+            }
+            // After a failed write nothing more can be made durable: end at once.
+            if no_space || self.dead.is_some() {
+                self.stop = Stop::Stopped;
+            }
         }
     }
 }

@@ -3,9 +3,13 @@
 use std::path::Path;
 
 use crate::base::ids::Uuid;
-use crate::io::buffer::Block;
-use crate::io::{DirEntry, Done, Errno, FileId, Io, Op, OpenMode, Payload};
+use crate::base::limits::{ALIGN, WRITE_TRIES_MAX};
+use crate::io::buffer::{Block, BlockSlice};
+use crate::io::{DirEntry, Done, Errno, FileId, Io, Op, OpenMode, Payload, WriteSync};
 use crate::log::store::Source;
+
+/// Refusals of memory in a row before a start gives up: a neighbour's pressure may pass, a limit does not.
+const GROW_TRIES_MAX: u32 = 16;
 
 pub struct IoSource<'a> {
     io: &'a mut Io,
@@ -18,19 +22,39 @@ impl<'a> IoSource<'a> {
 
     /// A free block; grows the pool if there is none.
     pub fn block(&mut self) -> Result<Block, Errno> {
-        loop {
+        for _ in 0..GROW_TRIES_MAX {
             if let Some(block) = self.io.pool().take() {
                 return Ok(block);
             }
-            if !self.io.grow_pool() {
-                return Err(Errno::NOMEM);
-            }
+            self.io.grow_pool();
         }
+        self.io.pool().take().ok_or(Errno::NOMEM)
     }
 
-    /// Runs one operation that moves bytes and returns how many.
-    pub fn transfer(&mut self, op: Op) -> Result<u32, Errno> {
-        self.io.wait(op).result
+    /// Writes all of `data`, a multiple of 4096 bytes: a short write goes on at the last whole block.
+    pub fn write(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        data: BlockSlice,
+        sync: WriteSync,
+    ) -> Result<(), Errno> {
+        let mut at = 0;
+        for _ in 0..WRITE_TRIES_MAX {
+            let done = self.io.wait(Op::Write {
+                file,
+                offset: offset + at as u64,
+                data: data.sub(at..data.len()),
+                sync,
+            });
+            match done.result {
+                Ok(written) if at + written as usize == data.len() => return Ok(()),
+                Ok(written) => at += written as usize / ALIGN * ALIGN,
+                Err(errno) if errno.is_passing() => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::IO)
     }
 }
 

@@ -45,9 +45,18 @@ const RECV_SHARE: u64 = 16;
 const RECV_BUFFERS_MIN: u64 = 64;
 const RECV_BUFFERS_MAX: u64 = 1024;
 
+/// Share of the memory that connections may hold besides it: half frames, waiting requests, answers not taken.
+const HELD_SHARE: u64 = 4;
+
 /// A floor of free space, where none is configured: two segments and 1 % of the disk.
 const FREE_SEGMENTS: u64 = 2;
 const FREE_SHARE: u64 = 100;
+
+/// A file that only takes space: without it a broker on a full disk could not start, and so not delete anything.
+const SPARE: &str = "spare";
+
+/// What a start needs before it can give space back: a journal, a snapshot, the state files of logs, probes.
+const SPARE_BYTES: u64 = 4 << 20;
 
 /// Runs a broker until SIGINT or SIGTERM. Returns when everything is flushed.
 pub fn serve(options: &Options) -> Result<(), Fatal> {
@@ -154,6 +163,9 @@ pub fn assemble(
     io.grow_pool();
     files::make_dirs(&mut io, &dir).map_err(|e| bad_directory(&dir, e))?;
     io.lock_dir(&dir).map_err(|e| locked(&dir, &e))?;
+    if io.disk_space(&dir).is_ok_and(|space| space.free < 2 * SPARE_BYTES) {
+        let _ = files::remove(&mut io, &dir.join(SPARE));
+    }
     let caps = durable_storage(&mut io, &dir, &config)?;
     let mut listening = listen(&mut io, &config)?;
     let (host, port) = advertised(&config, &listening);
@@ -170,17 +182,27 @@ pub fn assemble(
     };
     let mut shard = Shard::new(ShardId(0), store);
     open_partitions(&mut io, &mut shard, &dir, &recovered.image)?;
+    keep_spare(&mut io, &dir);
     let mut seed = [0u8; 32];
     io.random(&mut seed);
     let server = Server::new(ServerConfig {
         shard: ShardId(0),
-        request_bytes_max: config.request_bytes_max,
+        // A request larger than that could never be stored.
+        request_bytes_max: config.request_bytes_max.min((pool_bytes / 2) as usize),
         fetch_bytes_max: config.fetch_bytes_max,
         idle_ms_max: config.connection_idle_ms_max,
+        held_bytes_max: pool_bytes / HELD_SHARE,
     });
     let meta = Metadata::new(Arc::new(recovered.image), recovered.controller, Ids::new(seed));
     listening.sort_by_key(|(_, addr)| !addr.is_ipv4());
     Ok((Node::new(io, shard, server, meta, recovered.control), listening))
+}
+
+fn keep_spare(io: &mut Io, dir: &Path) {
+    let there = io.list_dir(dir).is_ok_and(|entries| entries.iter().any(|entry| entry.name == SPARE));
+    if !there && let Err(errno) = files::reserve(io, &dir.join(SPARE), SPARE_BYTES) {
+        tracing::warn!(%errno, "no space to keep for the next start");
+    }
 }
 
 /// Opens what has a directory, creates what has none yet, removes directories of topics that are gone.
@@ -344,6 +366,7 @@ fn bad_file(path: &Path, error: &std::io::Error) -> Fatal {
 }
 
 fn bad_directory(dir: &Path, errno: Errno) -> Fatal {
+    let code = if errno == Errno::NOSPC { "disk-full" } else { "data-dir-unusable" };
     let (means, try_this) = match errno {
         Errno::ACCES => ("this user may not write there", format!("chown or chmod {}", dir.display())),
         Errno::ROFS => {
@@ -353,7 +376,7 @@ fn bad_directory(dir: &Path, errno: Errno) -> Fatal {
         _ => ("the logs cannot be kept there", "another --data-dir".into()),
     };
     Fatal {
-        code: "data-dir-unusable",
+        code,
         summary: format!("the data directory {} cannot be used", dir.display()),
         found: errno.to_string(),
         means: means.into(),
@@ -367,7 +390,8 @@ fn locked(dir: &Path, error: &LockError) -> Fatal {
             (format!("process {pid} holds it"), format!("stop that broker first: kill {pid}"))
         }
         LockError::Held(None) => ("another process holds it".into(), "stop the broker that uses it".into()),
-        LockError::Failed(errno) => (errno.to_string(), "a directory that this user may write".into()),
+        // Nobody holds it: the lock file cannot be made.
+        LockError::Failed(errno) => return bad_directory(dir, *errno),
     };
     Fatal {
         code: "data-dir-locked",

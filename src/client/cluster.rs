@@ -161,6 +161,10 @@ impl Cluster {
 
     /// The broker that leads a partition, as last known or asked.
     pub fn leader(&mut self, topic: &str, partition: i32) -> Result<i32, ClientError> {
+        let cached = self.topics.get(topic).and_then(|t| t.partitions.iter().find(|p| p.index == partition));
+        if let Some(leader) = cached.map(|p| p.leader).filter(|leader| *leader >= 0) {
+            return Ok(leader);
+        }
         let known = self.topic_once(topic)?;
         let found = known.partitions.iter().find(|p| p.index == partition);
         found.map(|p| p.leader).ok_or_else(|| ClientError::Refused {

@@ -26,6 +26,7 @@ pub struct Producer {
     /// Unanswered requests by broker, oldest first.
     flights: BTreeMap<i32, VecDeque<Flight>>,
     next_batch_id: u64,
+    /// Bytes of all open batches.
     open_bytes: usize,
     sticky: Sticky,
     identity: Option<(i64, i16)>,
@@ -124,10 +125,12 @@ impl Producer {
             self.close(partition)?;
         }
         let lane = self.lane(partition);
+        let before = if lane.open.count() > 0 { lane.open.bytes() } else { 0 };
         lane.open.push(record);
         lane.tags.push(tag);
-        let full = lane.open.bytes() >= batch_bytes;
-        self.open_bytes += bytes;
+        let after = lane.open.bytes();
+        let full = after >= batch_bytes;
+        self.open_bytes += after - before;
         if full {
             self.close(partition)
         } else if self.open_bytes > BUFFER_BYTES_MAX {
@@ -187,7 +190,7 @@ impl Producer {
         let batch =
             Batch { id, bytes: Bytes::from(bytes), tags, sent: None, first_sent: None, in_flight: false };
         lane.unacked.push_back(batch);
-        self.open_bytes = self.open_bytes.saturating_sub(open_bytes);
+        self.open_bytes -= open_bytes;
         let sent = self.transmit(partition, id);
         self.survive(sent)
     }

@@ -123,6 +123,15 @@ impl Errno {
     pub const CANCELED: Errno = Errno(125);
 }
 
+impl Errno {
+    pub const INTR: Errno = Errno(4);
+
+    /// The operation was not done and may be pushed again: EAGAIN, EINTR.
+    pub fn is_passing(self) -> bool {
+        matches!(self, Errno::AGAIN | Errno::INTR)
+    }
+}
+
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&std::io::Error::from_raw_os_error(self.0), f)

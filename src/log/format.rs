@@ -53,7 +53,7 @@
 //! |---|---|---|
 //! | 0 | magic u32 | `GROUP_MAGIC`: its first byte on disk is 0xC1, which no base offset starts with |
 //! | 4 | version u16, reserved u16 | 1 |
-//! | 8 | check u32 | CRC-32C of this header with this field zero, then bytes 0..21 of each batch: with Kafka's own CRC, which is among them, each byte is summed once |
+//! | 8 | check u32 | CRC-32C of bytes 0..21 of each batch (Kafka's own CRC is among them, so each byte is summed once), then of this header with this field zero |
 //! | 12 | byte_len u32 | bytes of batches behind this header |
 //! | 16 | segment uuid | |
 //! | 32 | generation u32 | |
@@ -72,8 +72,8 @@
 //! start with `GROUP_MAGIC`, the rest of the block must be zeros and the next boundary is tried, once.
 //!
 //! # To change the format
-//! 1. Raise `FORMAT_VERSION`; keep reading the old one (headers say which they are). 2. Add the row to the tables above. 3. Add the old bytes as
-//! a fixture to the tests. 4. A newer version than this build knows is refused by name, never guessed.
+//! Raise `FORMAT_VERSION` and keep reading the old one (headers say which they are); add the row to the tables above; add the old bytes as
+//! a fixture to the tests. A newer version than this build knows is refused by name, never guessed.
 
 use crate::base::ids::{LeaderEpoch, PartitionIndex, PartitionKey, Uuid};
 use crate::base::limits::{ALIGN, BATCH_UNCHECKED_BYTES};
@@ -242,25 +242,22 @@ impl GroupHeader {
     }
 }
 
-/// Sums a group's check: the header with its check zero, then the first 21 bytes of each batch. The header's fields are known last, so the
-/// sum over the batches is kept apart and joined by [`GroupCheck::finish`].
+/// Sums a group's check: the first 21 bytes of each batch as it is staged, then the header, whose fields are known last.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GroupCheck {
     batches: u32,
-    bytes: usize,
 }
 
 impl GroupCheck {
     /// Adds a batch by its first 21 bytes, as they stand after stamping.
     pub fn add(&mut self, head: &[u8; BATCH_UNCHECKED_BYTES]) {
         self.batches = crc32c::crc32c_append(self.batches, head);
-        self.bytes += BATCH_UNCHECKED_BYTES;
     }
 
     /// The check of `header` (whose own `check` field is ignored) in front of these batches.
     pub fn finish(&self, header: &GroupHeader) -> u32 {
         let head = GroupHeader { check: 0, ..header.clone() }.encode();
-        crc32c::crc32c_combine(crc32c::crc32c(&head), self.batches, self.bytes)
+        crc32c::crc32c_append(self.batches, &head)
     }
 }
 
@@ -342,8 +339,8 @@ mod tests {
         let mut sum = GroupCheck::default();
         sum.add(&[42; BATCH_UNCHECKED_BYTES]);
         header.check = sum.finish(&header);
-        let plain =
-            [&GroupHeader { check: 0, ..header.clone() }.encode()[..], &[42; BATCH_UNCHECKED_BYTES]].concat();
+        let head = GroupHeader { check: 0, ..header.clone() }.encode();
+        let plain = [&[42; BATCH_UNCHECKED_BYTES], &head[..]].concat();
         assert_eq!(header.check, crc32c::crc32c(&plain));
         assert_eq!(GroupHeader::decode(&header.encode()), Ok(header));
     }

@@ -23,6 +23,7 @@ pub mod commit;
 pub mod decide;
 pub mod epochs;
 pub mod format;
+pub mod fuzz;
 pub mod index;
 pub mod inspect;
 pub mod producers;

@@ -4,7 +4,8 @@
 //! (number, base offset, check of the group before), the batches' headers, the group's check over them, and on request each batch's CRC.
 
 use super::format::{
-    GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, NotHeader, PrevEnd, SEGMENT_HEADER_BYTES, SegmentHeader,
+    GROUP_HEADER_BYTES, GROUP_MAGIC, GroupCheck, GroupHeader, NotHeader, PrevEnd, SEGMENT_HEADER_BYTES,
+    SegmentHeader,
 };
 use super::producers::Sequenced;
 use super::reader::{Missing, SegmentReader};
@@ -303,7 +304,7 @@ pub fn read_group(
     if end > reader.len() {
         return Err(Stop::Bad("group goes on behind the end of the file"));
     }
-    let mut sum = crc32c::crc32c(&GroupHeader { check: 0, ..header.clone() }.encode());
+    let mut sum = GroupCheck::default();
     let mut position = start + GROUP_HEADER_BYTES as u64;
     let mut next_offset = header.base_offset;
     for _ in 0..header.batch_count {
@@ -311,7 +312,7 @@ pub fn read_group(
             return Err(Stop::Bad("batches do not fill the group"));
         }
         let head = reader.peek(position, BATCH_HEADER_BYTES).map_err(cut)?;
-        sum = crc32c::crc32c_append(sum, &head[..BATCH_UNCHECKED_BYTES]);
+        sum.add(head.first_chunk().expect("a batch header was just peeked at"));
         let batch = BatchHead::decode(head, position)
             .filter(|b| b.base_offset == next_offset && b.bytes <= end - position)
             .ok_or(Stop::Bad("not a batch of this group"))?;
@@ -327,7 +328,7 @@ pub fn read_group(
     if position != end || next_offset != header.next_offset || next_offset <= header.base_offset {
         return Err(Stop::Bad("batches do not fill the group"));
     }
-    if sum != header.check {
+    if sum.finish(&header) != header.check {
         return Err(Stop::Bad("group check"));
     }
     Ok(header)

@@ -222,6 +222,9 @@ pub enum Event {
     Deleted(PartitionKey),
     /// Reads of this log stop at `Corrupt::position`; the rest of the broker goes on.
     Corrupt(LogSlot, Corrupt),
+    /// Appends to this log wait for space and new ones are refused: the acks that are due should not be waited for. What was appended is
+    /// written once there is space.
+    NoSpace(LogSlot),
     /// A write or a flush failed: no ack leaves this log directory any more. Final until a restart.
     Dead(String),
     /// Everything that was appended is flushed and every log has a clean-stop record.
@@ -461,6 +464,11 @@ impl Store {
     /// Refuses appends from now on, flushes everything and writes clean-stop records; [`Event::Stopped`] follows.
     pub fn begin_stop(&mut self) {
         self.stop();
+    }
+
+    /// Appends to some log wait for space.
+    pub fn waits_for_space(&self) -> bool {
+        !self.core.no_space.is_empty()
     }
 
     /// Free bytes of the data directory's file system, as the shard last saw them.

@@ -31,6 +31,12 @@ pub enum Message<'a> {
         conn: u32,
         generation: u32,
     },
+    /// The peer sends no more, and is perhaps gone: answer its long polls with what there is.
+    Hurry {
+        shard: ShardId,
+        conn: u32,
+        generation: u32,
+    },
 }
 
 /// Records for partitions of one owner.

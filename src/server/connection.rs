@@ -24,6 +24,9 @@ pub enum Phase {
     Closing,
 }
 
+/// What one partition of a waiting request takes, in the server and in its shard together.
+const WAITING_PART_BYTES: u64 = 256;
+
 /// A request's place in the queue of responses.
 pub enum Slot {
     Waiting(Pending),
@@ -34,6 +37,19 @@ pub enum Slot {
 }
 
 impl Slot {
+    /// Memory that it stands for.
+    fn bytes_held(&self) -> u64 {
+        match self {
+            Slot::Waiting(pending) => pending.parts() as u64 * WAITING_PART_BYTES,
+            Slot::Ready(parts, _) => parts.iter().map(|part| part.as_slice().len() as u64).sum(),
+            Slot::Silent => 0,
+        }
+    }
+
+    fn is_fetch(&self) -> bool {
+        matches!(self, Slot::Waiting(Pending::Fetch(_)))
+    }
+
     pub fn bytes(bytes: Vec<u8>) -> Slot {
         Slot::Ready(vec![SendPart::Bytes(bytes)], Stamps::default())
     }
@@ -54,6 +70,14 @@ pub struct Connection {
     /// Responses owed, oldest first; the request with sequence `head` is at the front.
     queue: VecDeque<Slot>,
     head: u64,
+    /// Bytes that the queue and the send in flight stand for.
+    queue_bytes: u64,
+    sending_bytes: u64,
+    /// Fetches in the queue that wait.
+    fetches: usize,
+    /// What the server's budget counts for this connection, and for its inbox.
+    pub charged: u64,
+    pub inbox_charged: u64,
     pub phase: Phase,
     pub receiving: bool,
     pub cancelling: bool,
@@ -83,6 +107,11 @@ impl Connection {
             inbox: VecDeque::new(),
             queue: VecDeque::new(),
             head: 0,
+            queue_bytes: 0,
+            sending_bytes: 0,
+            fetches: 0,
+            charged: 0,
+            inbox_charged: 0,
             phase: Phase::Open,
             receiving: false,
             cancelling: false,
@@ -109,25 +138,68 @@ impl Connection {
         self.head + self.queue.len() as u64
     }
 
+    /// Bytes of requests that wait and of answers that the peer has not taken.
+    pub fn owed_bytes(&self) -> u64 {
+        self.queue_bytes + self.sending_bytes
+    }
+
+    /// A fetch waits: as in Kafka, what follows it on this connection waits too.
+    pub fn is_fetching(&self) -> bool {
+        self.fetches > 0
+    }
+
+    /// The peer took all of the last send.
+    pub fn all_sent(&mut self) {
+        self.sending_bytes = 0;
+    }
+
     pub fn push(&mut self, slot: Slot) {
+        self.queue_bytes += slot.bytes_held();
+        self.fetches += usize::from(slot.is_fetch());
         self.queue.push_back(slot);
+    }
+
+    /// Bytes of the inbox that lie in receive buffers.
+    pub fn pooled_bytes(&self) -> u64 {
+        let pooled = self.inbox.iter().filter(|chunk| chunk.buf.is_pooled());
+        pooled.map(|chunk| (chunk.buf.len() - chunk.at) as u64).sum()
+    }
+
+    /// Copies the inbox out of the receive buffers.
+    pub fn own_inbox(&mut self) {
+        for chunk in self.inbox.iter_mut().filter(|chunk| chunk.buf.is_pooled()) {
+            *chunk = Chunk { buf: RecvBuf::owned(chunk.buf[chunk.at..].to_vec()), at: 0 };
+        }
     }
 
     /// Replaces a waiting place by its answer.
     pub fn put(&mut self, sequence: u64, slot: Slot) {
-        if let Some(place) = sequence.checked_sub(self.head).and_then(|at| self.queue.get_mut(at as usize)) {
-            *place = slot;
+        if let Some(at) = sequence.checked_sub(self.head)
+            && (at as usize) < self.queue.len()
+        {
+            self.replace(at as usize, slot);
         }
+    }
+
+    fn replace(&mut self, at: usize, slot: Slot) -> Slot {
+        self.queue_bytes += slot.bytes_held();
+        self.fetches += usize::from(slot.is_fetch());
+        let old = std::mem::replace(&mut self.queue[at], slot);
+        self.queue_bytes -= old.bytes_held();
+        self.fetches -= usize::from(old.is_fetch());
+        old
     }
 
     /// Encodes a shard's reply into its place. None if nobody waits there.
     pub fn answer(&mut self, reply: Reply) -> Option<Answered> {
         let at = reply.ticket.sequence.checked_sub(self.head)? as usize;
-        let place = self.queue.get_mut(at)?;
-        let Slot::Waiting(pending) = std::mem::replace(place, Slot::Silent) else { return None };
+        if !matches!(self.queue.get(at)?, Slot::Waiting(_)) {
+            return None;
+        }
+        let Slot::Waiting(pending) = self.replace(at, Slot::Silent) else { return None };
         let encoded = pending.answer(reply.body);
         if let Some(parts) = encoded.parts {
-            *place = Slot::Ready(parts, encoded.stamps);
+            self.replace(at, Slot::Ready(parts, encoded.stamps));
         }
         Some(Answered { close: encoded.close, copied_bytes: encoded.copied_bytes })
     }
@@ -145,6 +217,9 @@ impl Connection {
             if let Some(Slot::Ready(ready, _)) = self.queue.pop_front() {
                 parts += ready.len();
                 for part in ready {
+                    let bytes = part.as_slice().len() as u64;
+                    self.queue_bytes -= bytes;
+                    self.sending_bytes += bytes;
                     chain.push(part);
                 }
             }

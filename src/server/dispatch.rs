@@ -33,7 +33,7 @@ pub fn one_chunk(
     let Some(Chunk { mut buf, at: parsed }) = conn.inbox.pop_front() else { return Ok(()) };
     let total = buf.len();
     let mut rest = &mut buf[parsed..];
-    while conn.queue_len() < IN_FLIGHT_PER_CONNECTION_MAX {
+    while conn.queue_len() < IN_FLIGHT_PER_CONNECTION_MAX && !conn.is_fetching() {
         let sequence = conn.next_sequence();
         let Some(frame) = conn.splitter.next_frame(&mut rest)? else {
             conn.frame_since = (conn.splitter.held_bytes() > 0).then(|| conn.frame_since.unwrap_or(cx.now));

@@ -13,6 +13,7 @@
 //! - acks=0 has no response and still a place in the queue: its errors close the connection, as in Kafka.
 //! - A connection's slot is reused only after `CloseConn` completed; its generation then differs, so a late reply finds nobody.
 
+mod budget;
 pub mod connection;
 pub mod dispatch;
 pub mod handlers;
@@ -25,12 +26,13 @@ use std::net::SocketAddr;
 use slab::Slab;
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{CONNECTIONS_PER_SHARD_MAX, IN_FLIGHT_PER_CONNECTION_MAX};
+use crate::base::limits::CONNECTIONS_PER_SHARD_MAX;
 use crate::io::{ConnId, Done, Errno, ListenerId, Mono, Op, Payload, Token};
 use crate::router::message::{Message, Reply, Ticket};
 use crate::shard::{Cx, Shard};
 use crate::wire::frame::FrameSplitter;
 
+use budget::Budget;
 use connection::{Chunk, Connection, Phase, Slot};
 use handlers::Metadata;
 
@@ -42,12 +44,14 @@ pub const TOKEN_CANCEL: u8 = 19;
 pub const TOKEN_CLOSE: u8 = 20;
 
 /// What the server obeys, from the broker's configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct ServerConfig {
     pub shard: ShardId,
     pub request_bytes_max: usize,
     pub fetch_bytes_max: i32,
     pub idle_ms_max: u64,
+    /// What all connections may hold together: half frames, waiting requests, answers not taken.
+    pub held_bytes_max: u64,
 }
 
 /// How long a peer may take with what it began.
@@ -55,9 +59,14 @@ pub const FRAME_HEADER_MS_MAX: u64 = 10_000;
 pub const FRAME_BYTES_PER_SECOND_MIN: u64 = 1024;
 pub const SEND_STALL_MS_MAX: u64 = 60_000;
 
+/// The same while connections hold all that they may.
+pub const SHORT_STALL_MS_MAX: u64 = 5_000;
+pub const SHORT_BYTES_PER_SECOND_MIN: u64 = 256 * 1024;
+
 pub struct Server {
     config: ServerConfig,
     connections: Slab<Connection>,
+    budget: Budget,
     generation: u32,
     listeners: Vec<(ListenerId, bool)>,
     /// Connections that have something to send, or whose inbox should be looked at again.
@@ -75,6 +84,7 @@ pub struct Server {
 impl Server {
     pub fn new(config: ServerConfig) -> Server {
         Server {
+            budget: Budget::new(config.held_bytes_max),
             config,
             connections: Slab::new(),
             generation: 0,
@@ -136,6 +146,7 @@ impl Server {
             return;
         }
         let Some(encoded) = conn.answer(reply) else { return };
+        self.budget.settle(at, conn);
         self.copied_bytes_total += encoded.copied_bytes;
         if encoded.close {
             return self.close(at);
@@ -149,6 +160,7 @@ impl Server {
         let Some(conn) = self.connections.get_mut(at) else { return };
         if conn.generation == ticket.generation && conn.phase == Phase::Open {
             conn.put(ticket.sequence, Slot::bytes(bytes));
+            self.budget.settle(at, conn);
             self.ready.push(at);
         }
     }
@@ -242,6 +254,7 @@ impl Server {
         let conn = &mut self.connections[at];
         if !done.more {
             conn.receiving = false;
+            conn.cancelling = false;
         }
         match (done.result, done.payload) {
             (Ok(_), Payload::Received(buf)) => {
@@ -254,6 +267,8 @@ impl Server {
         }
         if !conn.stalled {
             self.work_inbox(at, shard, meta, cx);
+        } else if !self.budget.keep_inbox(conn) {
+            self.close(at);
         }
     }
 
@@ -265,23 +280,40 @@ impl Server {
                 return;
             }
             let Some(arrived) = conn.inbox.front().map(|chunk| chunk.buf.len() - chunk.at) else { break };
-            let wanted = conn.splitter.claimed_bytes().unwrap_or(0).max(arrived);
-            if conn.queue_len() >= IN_FLIGHT_PER_CONNECTION_MAX || !shard.room_for(wanted, cx) {
+            if !self.budget.admits(at, conn) {
+                // For as long as its peer likes.
+                if !self.budget.keep_inbox(conn) {
+                    return self.close(at);
+                }
                 return self.stall(at);
             }
-            if dispatch::one_chunk(conn, at, &self.config, shard, meta, cx).is_err() {
+            let wanted = conn.splitter.claimed_bytes().unwrap_or(0).max(arrived);
+            if !shard.room_for(wanted, cx) {
+                return self.stall(at);
+            }
+            let fetch_bytes_max = self.config.fetch_bytes_max.min(self.budget.answer_bytes_max());
+            let config = ServerConfig { fetch_bytes_max, ..self.config };
+            if dispatch::one_chunk(conn, at, &config, shard, meta, cx).is_err() {
                 return self.close(at);
             }
+            self.budget.settle(at, conn);
             for reply in shard.take_replies().collect::<Vec<_>>() {
                 self.reply(reply);
             }
             self.ready.push(at);
         }
-        let conn = &self.connections[at];
+        let conn = &mut self.connections[at];
+        self.budget.inbox_done(conn);
         if conn.ended {
-            // Half-closed peers still get what they are owed, as long as they take it.
+            // Half-closed peers still get what they are owed, as long as they take it; but nobody who is gone waits for news.
             if conn.owes_nothing() {
-                self.close(at);
+                return self.close(at);
+            }
+            let hurry =
+                Message::Hurry { shard: self.config.shard, conn: at as u32, generation: conn.generation };
+            shard.handle(hurry, cx);
+            for reply in shard.take_replies().collect::<Vec<_>>() {
+                self.reply(reply);
             }
         } else if !conn.receiving {
             self.arm(at);
@@ -341,6 +373,8 @@ impl Server {
             self.ops.push((Op::Send { conn: conn.id, chain }, token));
             return;
         }
+        conn.all_sent();
+        self.budget.settle(at, conn);
         self.ready.push(at);
     }
 
@@ -360,7 +394,8 @@ impl Server {
         if self.connections.get(at).is_none_or(|c| c.generation != token.generation()) {
             return;
         }
-        let conn = self.connections.remove(at);
+        let mut conn = self.connections.remove(at);
+        self.budget.forget(at, &mut conn);
         self.closed_total += 1;
         if !conn.owes_nothing() {
             let forget =

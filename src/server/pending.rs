@@ -44,6 +44,18 @@ impl Encoded {
 }
 
 impl Pending {
+    /// Partitions that it waits for.
+    pub fn parts(&self) -> usize {
+        match self {
+            Pending::Produce(waiting) => waiting.parts(),
+            Pending::Fetch(waiting) => waiting.parts(),
+            Pending::ListOffsets(waiting) => waiting.parts(),
+            Pending::EpochEnds(waiting) => waiting.parts(),
+            Pending::DeleteRecords(waiting) => waiting.parts(),
+            Pending::Control => 1,
+        }
+    }
+
     pub fn answer(self, body: ReplyBody) -> Encoded {
         match (self, body) {
             (Pending::Produce(waiting), ReplyBody::Produce(outcomes)) => waiting.answer(outcomes),

@@ -223,7 +223,12 @@ impl Shard {
 impl Shard {
     /// Where an epoch ends, with the answers that Kafka gives outside of what the log has seen: nothing for a later epoch, and the
     /// asked epoch itself, ending where the log begins, for an earlier one.
-    pub(super) fn epoch_end(&self, slot: LogSlot, bounds: &Bounds, asked: LeaderEpoch) -> (LeaderEpoch, Offset) {
+    pub(super) fn epoch_end(
+        &self,
+        slot: LogSlot,
+        bounds: &Bounds,
+        asked: LeaderEpoch,
+    ) -> (LeaderEpoch, Offset) {
         if asked == LeaderEpoch::NONE || asked > bounds.leader_epoch {
             return (LeaderEpoch::NONE, Offset(-1));
         }

@@ -178,6 +178,10 @@ impl Shard {
             Message::EpochEnds(ends) => self.epoch_ends(ends),
             Message::DeleteRecords(delete) => self.delete_records(delete, cx),
             Message::Forget { shard, conn, generation } => self.forget(shard, conn, generation),
+            Message::Hurry { shard, conn, generation } => {
+                let of_conn = |t: Ticket| (t.shard, t.conn, t.generation) == (shard, conn, generation);
+                self.drain_polls(|parked| of_conn(parked.ticket()), cx);
+            }
         }
     }
 
@@ -239,16 +243,25 @@ impl Shard {
         self.store.add_uuids(uuids);
     }
 
+    /// Something that was appended cannot be written until there is space on the disk.
+    pub fn waits_for_space(&self) -> bool {
+        self.store.waits_for_space()
+    }
+
     pub fn set_disk_free(&mut self, bytes: u64) {
         self.store.set_disk_free(bytes);
     }
 
     /// Answers every long poll with what there is: the broker is about to stop.
     pub fn begin_drain(&mut self, cx: &mut Cx<'_>) {
+        self.drain_polls(|_| true, cx);
+    }
+
+    fn drain_polls(&mut self, which: impl Fn(&Parked) -> bool, cx: &mut Cx<'_>) {
         let fetches: Vec<ParkedId> = self
             .parked
             .iter()
-            .filter(|(_, parked)| parked.is_long_poll())
+            .filter(|(_, parked)| parked.is_long_poll() && which(parked))
             .map(|(index, parked)| ParkedId { index, serial: parked.serial() })
             .collect();
         for id in fetches {
@@ -293,11 +306,11 @@ impl Shard {
         }
     }
 
-    /// The log of a partition, after the epoch check of KIP-320: `asked` -1 skips it.
+    /// The log of a partition, after the epoch check of KIP-320: a negative `asked` skips it.
     fn current(&self, key: &PartitionKey, asked: LeaderEpoch) -> Result<(LogSlot, Bounds), Refused> {
         let partition = self.partitions.get(key).ok_or(Refused::UnknownTopicOrPartition)?;
         let bounds = self.store.bounds(partition.slot);
-        if asked != LeaderEpoch::NONE {
+        if asked >= LeaderEpoch(0) {
             match asked.cmp(&bounds.leader_epoch) {
                 std::cmp::Ordering::Less => return Err(Refused::FencedLeaderEpoch),
                 std::cmp::Ordering::Greater => return Err(Refused::UnknownLeaderEpoch),
@@ -329,6 +342,7 @@ impl Shard {
                         self.notices.push(Notice::Corrupt(key, corrupt.to_string()));
                     }
                 }
+                Event::NoSpace(slot) => self.refuse_acks(slot),
                 Event::Dead(why) => self.die(why, cx),
                 Event::Stopped => self.notices.push(Notice::Stopped),
             }
@@ -375,6 +389,13 @@ impl Shard {
             self.notices.push(Notice::Dead(why.clone()));
         }
         self.dead = Some(why);
+    }
+
+    /// Nobody knows when these appends reach the disk: their producers may ask again instead of waiting.
+    fn refuse_acks(&mut self, slot: LogSlot) {
+        for ack in std::mem::take(&mut self.waiters[slot.index as usize].acks) {
+            self.settle_ack(ack.id, ack.part, Some(Refused::KafkaStorageError));
+        }
     }
 
     fn fail_waiters(&mut self, waiters: Waiters, error: Refused, cx: &mut Cx<'_>) {

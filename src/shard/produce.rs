@@ -8,6 +8,10 @@ use crate::log::store::NotAppended;
 use crate::router::message::{Produce, ProduceOutcome, ProducePart, ReplyBody, Ticket};
 use crate::wire::batch;
 
+/// Kafka's `timeout.ms` bounds the wait for replicas; the leader's own write is not in it. So is it here, up to this bound: Kafka's
+/// default for a client's own patience, after which nobody waits for the answer.
+const LOCAL_PATIENCE_MS: u64 = 30_000;
+
 /// A produce request between its appends and its acks.
 pub struct ProduceState {
     pub serial: u64,
@@ -46,7 +50,8 @@ impl Shard {
             due,
             pending: waits.len(),
         };
-        let deadline = cx.now.plus_ms(request.timeout_ms.max(0) as u64);
+        let patience = (request.timeout_ms.max(0) as u64).max(LOCAL_PATIENCE_MS);
+        let deadline = cx.now.plus_ms(patience);
         let id = self.park(Parked::Produce(state), Some(deadline));
         for (part, index, next_offset) in &waits {
             self.waiters[*index].acks.push_back(AckWaiter { next_offset: *next_offset, id, part: *part });
@@ -90,8 +95,7 @@ impl Shard {
         let log_start = self.store.bounds(slot).log_start.get().0;
         let batch = batch::accept(part.records, &limits).map_err(|refusal| ProduceOutcome {
             record: refusal.record,
-            // Kafka knows the log only where its record validator, which is the log's, refused.
-            log_start: if judged_by_log(refusal.error) { log_start } else { -1 },
+            log_start: if refusal.with_log_start { log_start } else { -1 },
             ..ProduceOutcome::refused(refusal.error, refusal.message)
         })?;
         if batch.is_transactional() {
@@ -111,7 +115,8 @@ impl Shard {
         let outcome = ProduceOutcome {
             error: None,
             base_offset: appended.base_offset.0,
-            append_time_ms: appended.append_time_ms,
+            // As Kafka: a duplicate is answered with the time of the batch that was kept.
+            append_time_ms: if appended.duplicate { batch.max_timestamp() } else { appended.append_time_ms },
             log_start: self.store.bounds(slot).log_start.get().0,
             message: None,
             record: None,
@@ -161,8 +166,4 @@ impl Shard {
             self.reply(state.ticket, ReplyBody::Produce(state.outcomes));
         }
     }
-}
-
-fn judged_by_log(error: Refused) -> bool {
-    matches!(error, Refused::InvalidTimestamp | Refused::OutOfOrderSequence | Refused::InvalidProducerEpoch)
 }

@@ -114,6 +114,16 @@ impl FrameSplitter {
         self.assembly.capacity()
     }
 
+    /// Gives the assembly buffer back, if no frame is in it.
+    pub fn release(&mut self) {
+        if self.yielded || self.claimed == 0 {
+            if self.yielded {
+                self.reset();
+            }
+            self.assembly = Vec::default();
+        }
+    }
+
     /// Length that the unfinished frame claims, once its prefix is whole: what a memory budget is asked for.
     pub fn claimed_bytes(&self) -> Option<usize> {
         (self.claimed > 0 && !self.yielded).then_some(self.claimed)

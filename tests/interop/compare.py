@@ -15,6 +15,7 @@ from wire import batch
 #   producer a producer id is written as the how-manieth this broker has handed out
 #   sign     numbers from 0 up are alike; negative ones are compared
 #   null     only null against not null is compared
+#   text     a text is needed where the second has one; its words are free, and one too many does no harm
 #   ignore   not compared
 #   subset   of two lists: each element of the first broker must be, by its key, in the second's, and equal to it
 #   within   of two lists of version ranges: as subset, and each range lies inside the second's
@@ -34,8 +35,9 @@ MASKS: list[tuple[str, str, str, str]] = [
     ("*", r".*[lL]eaderEpoch", "sign", "corelog raises the epoch at each start; Kafka does so at each election"),
     ("*", r".*\.divergingEpoch\.epoch", "sign", "a leader epoch"),
     ("*", r".*\.logAppendTimeMs", "sign", "the broker's clock"),
-    ("*", r".*\.(errorMessage|batchIndexErrorMessage)", "null", "texts are for people, each broker words its own"),
+    ("*", r".*\.(errorMessage|batchIndexErrorMessage)", "text", "texts are for people, each broker words its own"),
     ("*", r".*\.documentation", "null", "texts are for people, each broker words its own"),
+    ("Fetch", r"\.responses", "sorted", "Kafka answers refused partitions apart from the others"),
     ("Fetch", r"\.sessionId", "ignore", "0 (no session) is a legal answer to every request for a session"),
     ("Fetch", r".*\.cutBytes", "ignore", "Kafka may cut the last batch at the limit, corelog sends whole batches"),
     ("ApiVersions", r"\.apiKeys", "within", "corelog advertises what it implements"),
@@ -61,9 +63,27 @@ MASKS: list[tuple[str, str, str, str]] = [
     ("Produce", r".*\.partitionResponses", "sorted", "Kafka answers in no fixed order"),
     ("Fetch", r"\.responses\[\]\.partitions", "sorted", "clients find partitions by index"),
 ]
-# Settings of a broker that name its own place: their values are compared only as null or not.
-OWN_PLACE = {"advertised.listeners", "broker.id", "controller.quorum.bootstrap.servers", "controller.quorum.voters",
-             "listeners", "log.dir", "log.dirs", "metadata.log.dir", "node.id"}
+# Settings that only corelog has.
+OWN_SETTINGS = {"cpus", "durability", "durability.allow.degraded", "durability.flush.bytes", "durability.flush.ms",
+                "log.flush.mode", "log.format", "log.free.bytes", "log.level", "memory", "memory.tail.cache",
+                "replication.factor.clamp", "runtime", "shard.spin.us", "shards", "validate.deep"}
+# Settings whose value is not compared: corelog flushes before it answers; addresses and folders are a broker's own;
+# the reference is set up as a single node that is its own controller; some name Java classes.
+OWN_VALUES = re.compile(
+    r"(log\.)?flush\.(messages|interval\.messages)|(advertised\.)?listeners|broker\.id|node\.id|(metadata\.)?log\.dirs?"
+    r"|controller\..*|process\.roles|inter\.broker\.listener\.name|listener\.security\.protocol\.map"
+    r"|offsets\.topic\..*|transaction\.state\.log\..*|group\.initial\.rebalance\.delay\.ms"
+    r"|metric\.reporters|principal\.builder\.class|.*\.class(\.name)?")
+BROKER = 4
+
+
+def setting(value: dict[str, Any]) -> dict[str, Any]:
+    """One described setting without what is a broker's own."""
+    if OWN_VALUES.fullmatch(value["name"]):
+        return {**value, **{k: "<own>" for k in ("value", "configSource", "synonyms", "isDefault") if k in value}}
+    return value
+
+
 _COMPILED = [(api, re.compile(path), rule) for api, path, rule, _ in MASKS]
 _KEYS = ("apiKey", "name", "topic", "topicId", "partitionIndex", "index", "partition", "nodeId", "brokerId", "resourceName",
          "resourceType")
@@ -79,8 +99,11 @@ def canonical(session: Session, api: str, value: Any, path: str = "") -> Any:
     if rule == "ignore":
         return "<ignored>"
     if isinstance(value, dict):
-        if api == "DescribeConfigs" and value.get("name") in OWN_PLACE:
-            value = {**value, "value": None if value["value"] is None else "<own>", "synonyms": "<own>"}
+        if "isSensitive" in value:
+            value = setting(value)
+        if value.get("resourceType") == BROKER and "configs" in value:
+            # corelog's own settings are fixed while it runs at this stage, so all are read-only.
+            value = {**value, "configs": [{**c, "readOnly": "<own>"} for c in value["configs"]]}
         return {k: canonical(session, api, v, f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, list):
         items = [canonical(session, api, v, path + "[]") for v in value]
@@ -99,7 +122,7 @@ def _scalar(session: Session, rule: str, value: Any) -> Any:
         return f"<producer {session.producer_ids.index(value)}>"
     if rule == "sign" and isinstance(value, int) and value >= 0:
         return "<not negative>"
-    if rule == "null" and value is not None:
+    if rule in ("null", "text") and value is not None:
         return "<not null>"
     return str(value) if isinstance(value, uuid.UUID) else value
 
@@ -127,6 +150,8 @@ def differences(api: str, a: Any, b: Any, path: str = "") -> list[str]:
         for i, (x, y) in enumerate(zip(a, b, strict=True)):
             out += [d.replace(path + "[]", f"{path}[{i}]", 1) for d in differences(api, x, y, path + "[]")]
         return out
+    if rule == "text" and b is None:
+        return []
     if rule == "refused" and b == -1 and a != 0:
         return []
     return [] if a == b else [f"{path}: {short(a)} != {short(b)}"]
@@ -138,6 +163,8 @@ def _subset(api: str, a: list[Any], b: list[Any], path: str, rule: str) -> list[
     for item in a:
         other = theirs.get(element_key(item))
         label = f"{path}[{item.get('apiKey', item.get('name'))}]"
+        if other is None and item.get("name") in OWN_SETTINGS:
+            continue
         if other is None:
             out.append(f"{label}: not in the second broker")
         elif rule == "within":

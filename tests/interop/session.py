@@ -45,6 +45,9 @@ class Session:
     def __post_init__(self) -> None:
         body = self.quiet("Metadata", 12, {"topics": []})
         self.node_id, self.cluster_id = body["brokers"][0]["nodeId"], body["clusterId"]
+        asked = {"transactionalId": None, "transactionTimeoutMs": 60000}
+        self.wait("producer ids", lambda: self.quiet("InitProducerId", 4, asked)["errorCode"] == 0)
+        self.producer_ids.clear()
 
     # The wire.
 

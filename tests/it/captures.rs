@@ -94,6 +94,23 @@ fn is_listed(list: &[(&str, &str)], name: &str) -> bool {
     list.iter().any(|(part, _)| name.contains(part))
 }
 
+/// Every recorded request, without its length prefix.
+pub fn requests() -> Vec<Vec<u8>> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
+    let mut requests = Vec::new();
+    let Ok(files) = std::fs::read_dir(folder) else { return requests };
+    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    files.sort();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "json")) {
+        let list: Value = serde_json::from_str(&std::fs::read_to_string(file).expect("text")).expect("JSON");
+        let exchanges = list.as_array().expect("a list").iter();
+        requests.extend(
+            exchanges.filter_map(|exchange| frame(&exchange["request_hex"])).filter(|r| r.len() >= 8),
+        );
+    }
+    requests
+}
+
 #[test]
 fn recorded_exchanges_decode() {
     let mut decoded = 0;
@@ -169,6 +186,7 @@ fn limits(produce_version: i16, now_ms: i64) -> Accept {
         timestamp_after_max_ms: 3_600_000,
         log_append_time: false,
         compact: false,
+        deep: false,
         now_ms,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use corelog::wire::fuzz;
+use corelog::{log, wire::fuzz};
 
 fn replay(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -36,4 +36,14 @@ fn responses() {
 #[test]
 fn batches() {
     replay("batches", fuzz::batches);
+}
+
+#[test]
+fn recovery() {
+    replay("recovery", log::fuzz::recovery);
+}
+
+#[test]
+fn checkpoints() {
+    replay("checkpoints", log::fuzz::checkpoints);
 }

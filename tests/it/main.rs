@@ -1,13 +1,17 @@
 //! The one integration binary: a new suite is a module of it.
 
+mod bad_use;
 mod broker;
 mod captures;
 mod cli;
 mod conformance;
 mod crash;
+mod disk_full;
+mod faults;
 mod flushes;
-mod loopfs;
 mod fuzz_replay;
+mod hostile;
+mod loopfs;
 mod pipeline;
 mod powerloss;
 mod stop;

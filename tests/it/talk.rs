@@ -63,17 +63,21 @@ impl Talk {
 
     /// The next response frame, from its correlation id on; none if the broker closed the connection.
     pub fn frame(&mut self) -> Option<Vec<u8>> {
+        self.try_frame().unwrap_or_else(|e| panic!("waiting for a response: {e}"))
+    }
+
+    /// As `frame`; an error if none comes in time.
+    pub fn try_frame(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut prefix = [0; 4];
-        match self.stream.read_exact(&mut prefix) {
-            Ok(()) => {}
-            Err(e) if is_closed(&e) => return None,
-            Err(e) => panic!("waiting for a response: {e}"),
-        }
-        let mut frame = vec![0; i32::from_be_bytes(prefix) as usize];
-        match self.stream.read_exact(&mut frame) {
-            Ok(()) => Some(frame),
-            Err(e) if is_closed(&e) => None,
-            Err(e) => panic!("in the middle of a response: {e}"),
+        let mut frame = Vec::new();
+        let read = self.stream.read_exact(&mut prefix).and_then(|()| {
+            frame.resize(i32::from_be_bytes(prefix) as usize, 0);
+            self.stream.read_exact(&mut frame)
+        });
+        match read {
+            Ok(()) => Ok(Some(frame)),
+            Err(e) if is_closed(&e) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 

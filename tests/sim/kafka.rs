@@ -110,7 +110,7 @@ impl Client {
 
 pub const PRODUCE: i16 = 9;
 pub const FETCH: i16 = 11;
-pub const CREATE_TOPICS: i16 = 5;
+pub const CREATE_TOPICS: i16 = 7;
 pub const INIT_PRODUCER_ID: i16 = 2;
 pub const DELETE_RECORDS: i16 = 2;
 

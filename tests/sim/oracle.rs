@@ -39,6 +39,7 @@ pub struct Oracle {
     /// Appends of this run that wait for their ack, in order.
     waiting: Vec<(BatchId, i64, i64)>,
     high_watermark: i64,
+    durable: i64,
     log_start: i64,
     /// The largest log start that was asked for: a log may not lose more than that.
     log_start_asked: i64,
@@ -58,6 +59,7 @@ impl Oracle {
             shown: BTreeMap::new(),
             waiting: Vec::new(),
             high_watermark: 0,
+            durable: 0,
             log_start: 0,
             log_start_asked: 0,
             retention: false,
@@ -124,6 +126,7 @@ impl Oracle {
             return Err(format!("{}: high watermark {hw}, durable {durable}, end {end}", self.name));
         }
         self.high_watermark = hw;
+        self.durable = durable;
         let mut acked = Vec::new();
         for (id, base, next) in std::mem::take(&mut self.waiting) {
             if next <= hw {
@@ -195,6 +198,11 @@ impl Oracle {
         self.log_start_asked = self.log_start_asked.max(offset);
     }
 
+    /// Where the log may begin at the most.
+    pub fn log_start_asked(&self) -> i64 {
+        self.log_start_asked
+    }
+
     /// The log says that its start is durably here.
     pub fn log_start_durable(&mut self, offset: i64) {
         self.log_start = self.log_start.max(offset);
@@ -222,13 +230,14 @@ impl Oracle {
         }
         self.lost_unacked += self.waiting.drain(..).count() as u64;
         if !keeps {
-            // Nothing was promised: what is there now is what counts from now on.
-            self.fixed.split_off(&log_end);
-            self.shown.retain(|_, base| *base < log_end);
-            self.high_watermark = self.high_watermark.min(log_end);
+            // What was flushed stays at every level. Nothing else was promised.
+            let durable = self.durable;
+            self.fixed.retain(|base, (_, records)| base + i64::from(*records) <= durable);
+            self.shown.retain(|_, base| *base < durable);
+            self.high_watermark = self.high_watermark.min(durable);
             self.log_start = self.log_start.min(log_end);
             for sent in self.sent.values_mut() {
-                sent.acked &= sent.bases.last().is_some_and(|base| *base < log_end);
+                sent.acked &= sent.bases.last().is_some_and(|base| *base < durable);
             }
         }
         let promised =
@@ -251,6 +260,7 @@ impl Oracle {
             return Err(format!("{}: log start {start} after {end:?}, asked for {asked} at most", self.name));
         }
         self.high_watermark = hw;
+        self.durable = bounds.durable.get().0;
         self.log_start = start;
         Ok(())
     }

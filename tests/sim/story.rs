@@ -99,7 +99,11 @@ pub struct Report {
 
 /// Runs one seed. Panics with the seed at the first broken promise.
 pub fn run(seed: u64, planted: Option<Planted>) -> Report {
-    let (plan, disk) = Plan::draw(seed);
+    let (mut plan, disk) = Plan::draw(seed);
+    if planted == Some(Planted::RetryAfterError) {
+        // Without errors there is nothing to retry.
+        plan.errors = 6;
+    }
     let world = World::new(seed, plan.faults.clone());
     world.add_disk("/disk", disk);
     let mut story = Story::new(world.clone(), plan, planted);
@@ -114,7 +118,7 @@ pub fn run(seed: u64, planted: Option<Planted>) -> Report {
 /// Runs a short life without other faults in which file operation number `n` of the first run fails. False if there were fewer.
 pub fn fail_nth(seed: u64, n: u64, what: Injected) -> bool {
     let (plan, disk) = Plan::draw(seed);
-    let plan = Plan { runs: 2, steps: 25, errors: 0, tight: false, faults: Faults::none(), ..plan };
+    let plan = Plan { runs: 2, steps: 100, errors: 0, tight: false, faults: Faults::none(), ..plan };
     let world = World::new(seed, plan.faults.clone());
     world.add_disk("/disk", disk);
     let mut story = Story::new(world.clone(), plan, None);
@@ -184,18 +188,6 @@ impl Story {
     }
 
     fn tell(&mut self) -> Verdict {
-        if std::env::var_os("ONCE").is_some() {
-            self.start(End::Stop)?;
-            self.trouble();
-            for _ in 0..self.plan.steps * 4 {
-                self.act()?;
-                self.turn(100)?;
-            }
-            self.read_all()?;
-            self.world.set_faults(Faults::calm());
-            self.world.set_capacity(DATA_DIR.as_ref(), 1 << 30);
-            return if self.dead.is_none() { self.stop() } else { Ok(()) };
-        }
         let mut end = End::Stop;
         for _ in 0..self.plan.runs {
             self.start(end)?;
@@ -241,7 +233,16 @@ impl Story {
             planted,
         };
         let started = Node::start(&self.world, config, &logs);
-        let node = started.map_err(|fatal| format!("does not start after {end:?}: {fatal}"))?;
+        let mut node = started.map_err(|fatal| format!("does not start after {end:?}: {fatal}"))?;
+        if std::env::var_os("SIM_LOG").is_some() {
+            self.show(&mut node);
+        }
+        node.store.events(&mut node.events);
+        for event in std::mem::take(&mut node.events) {
+            if let Event::Corrupt(_, corrupt) = event {
+                return Err(format!("nothing was corrupted, yet after {end:?}: {corrupt}"));
+            }
+        }
         for (key, partition) in &mut self.partitions {
             partition.deleting = false;
             partition.oracle.recovered(end, node.store.bounds(node.slots[key]))?;
@@ -430,6 +431,11 @@ impl Story {
                 let hw = |slot| node.store.bounds(slot).high_watermark.get().0;
                 self.dead = Some(node.slots.iter().map(|(key, slot)| (*key, hw(*slot))).collect());
             }
+            Event::LogStart(slot) if self.dead.is_some() => {
+                let key = self.node().slots.iter().find(|(_, s)| **s == slot).map(|(key, _)| *key);
+                let name = &self.partitions[&key.expect("a slot of ours")].oracle.name;
+                return Err(format!("{name}: a log start is promised after a failed write or flush"));
+            }
             Event::LogStart(slot) => {
                 let node = self.node.as_ref().expect("a run");
                 let start = node.store.bounds(slot).log_start.get().0;
@@ -438,9 +444,12 @@ impl Story {
                 partition.deleting = false;
                 partition.oracle.log_start_durable(start);
             }
-            Event::Corrupt(_, corrupt) => return Err(format!("nothing was corrupted, yet: {corrupt}")),
+            Event::Corrupt(slot, corrupt) => {
+                let (bounds, files) = (self.node().store.bounds(slot), self.node().store.describe(slot));
+                return Err(format!("nothing was corrupted, yet: {corrupt}\n{bounds:?}\n{files:#?}"));
+            }
             Event::Stopped => self.stopped = true,
-            Event::HighWatermark(_) | Event::Opened(_) | Event::Deleted(_) => {}
+            Event::HighWatermark(_) | Event::Opened(_) | Event::Deleted(_) | Event::NoSpace(_) => {}
         }
         Ok(())
     }
@@ -575,7 +584,10 @@ impl Story {
         if end == End::Stop {
             return self.stop().map(|()| End::Stop);
         }
-        let node = self.node.take().expect("a run");
+        let mut node = self.node.take().expect("a run");
+        if std::env::var_os("SIM_LOG").is_some() {
+            self.show(&mut node);
+        }
         match end {
             End::Kill => self.world.kill(node.process),
             _ => self.world.crash(),
@@ -585,6 +597,25 @@ impl Story {
             self.world.pass(self.below(20_000_000_000));
         }
         Ok(end)
+    }
+
+    /// Prints where every log stands: for a failure that is replayed.
+    fn show(&self, node: &mut Node) {
+        for (key, partition) in &self.partitions {
+            eprintln!("{}: {:?}", partition.oracle.name, node.bounds(*key));
+            eprintln!("{:?}", node.store.describe(node.slots[key]).segments);
+            for entry in node.io.list_dir(&partition.dir).unwrap_or_default() {
+                let path = partition.dir.join(&entry.name);
+                let live = self.world.live_bytes(&path).unwrap_or_default();
+                let data = live.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1);
+                let flushed =
+                    (0..data).step_by(4096).find(|at| !self.world.is_flushed(&path, *at..at + 4096));
+                eprintln!(
+                    "  {} of {} bytes, {data} of them data, not flushed from {flushed:?}",
+                    entry.name, entry.len
+                );
+            }
+        }
     }
 
     fn stop(&mut self) -> Verdict {

@@ -208,6 +208,8 @@ impl Disk {
                         moved_away.push(change.id);
                     }
                     change.apply(&mut dir.flushed);
+                    // A journal keeps order: what the name meant before is history.
+                    dir.pending.retain(|earlier| earlier.name != change.name);
                 }
                 _ => dir.pending.push(change),
             }

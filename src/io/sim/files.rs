@@ -359,11 +359,13 @@ impl Core {
             Ok(())
         });
         let Some(file) = opened else { return (result, Payload::None, Closes::Nothing) };
-        let Some(state) = self.ios.get_mut(&io) else { return (result, Payload::None, Closes::Nothing) };
+        let closes = Closes::Entries { disk: file.disk, node: file.node, change };
+        // The process may have been killed under the operation: the file is made, and nobody has it open.
+        let Some(state) = self.ios.get_mut(&io) else { return (result, Payload::None, closes) };
         state.next_file += 1;
         let id = state.next_file;
         state.files.insert(id, OpenFile { file, writable: mode != OpenMode::Read, closing: false });
-        (result, Payload::Opened(FileId(id)), Closes::Entries { disk: file.disk, node: file.node, change })
+        (result, Payload::Opened(FileId(id)), closes)
     }
 
     fn change_entries(&mut self, op: Op, change: u64, stamp: Stamp) -> Outcome {

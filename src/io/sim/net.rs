@@ -271,7 +271,8 @@ impl Core {
                 (false, _) => nobufs.then_some(Err(Errno::NOBUFS)),
             };
             let most = arrived.min(RECV_BUF_BYTES);
-            let len = if split { self.rng.between(1, most.min(16) as u64) as usize } else { most };
+            let len =
+                if split && most > 0 { self.rng.between(1, most.min(16) as u64) as usize } else { most };
             let state = self.net.conns.get_mut(&conn).expect("just there");
             let io = self.ios.get_mut(&state.io.expect("accepted")).expect("alive");
             let piece = &state.to_server.arrived.make_contiguous()[..len];

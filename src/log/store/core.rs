@@ -228,10 +228,14 @@ impl Core {
         self.zeros.clone()
     }
 
-    pub fn no_space(&mut self, log: u32) {
-        if !self.no_space.contains(&log) {
-            tracing::warn!(log, "no space left for a log; appends to it are refused until there is");
-            self.no_space.push(log);
+    pub fn no_space(&mut self, slot: LogSlot) {
+        if !self.no_space.contains(&slot.index) {
+            tracing::warn!(
+                log = slot.index,
+                "no space left for a log; appends to it are refused until there is"
+            );
+            self.no_space.push(slot.index);
+            self.events.push(Event::NoSpace(slot));
         }
     }
 

@@ -325,10 +325,9 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
     let transient = passing && job.attempts < ATTEMPTS_MAX;
     let no_space = errno == Errno::NOSPC && !flushes && !job.kind.is_derived() && !log.deleting;
     if transient || no_space || planted {
-        let log = job.log;
         core.jobs.parked.push((core.now.plus_ms(RETRY_MS), id));
         if no_space {
-            core.no_space(log);
+            core.no_space(log.slot);
         }
         return Outcome::Waits;
     }

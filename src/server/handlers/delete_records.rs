@@ -3,6 +3,8 @@
 //! Answers when the new log start is on disk. Beyond the high watermark: OFFSET_OUT_OF_RANGE. On a topic whose `cleanup.policy` has no
 //! `delete`: POLICY_VIOLATION.
 
+use std::collections::BTreeSet;
+
 use super::{Handled, Metadata, Request, error_code, respond};
 use crate::base::error::Refused;
 use crate::router::message::{DeleteRecords, DeleteRecordsOutcome, DeleteRecordsPart, Message};
@@ -39,10 +41,15 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
 }
 
 impl Waiting {
+    pub fn parts(&self) -> usize {
+        self.refused.len()
+    }
+
     pub fn answer(self, outcomes: &[DeleteRecordsOutcome]) -> Encoded {
         let mut outcomes = outcomes.iter();
         let mut refused = self.refused.iter();
         let mut response = DeleteRecordsResponse::default();
+        let mut answered = BTreeSet::new();
         for asked in &self.request.topics {
             let mut topic = delete_records_response::DeleteRecordsTopicResult::default();
             topic.name = asked.name.clone();
@@ -52,6 +59,9 @@ impl Waiting {
                     Some(Some(error)) => none(*error),
                     _ => outcomes.next().copied().unwrap_or(none(Refused::UnknownServerError)),
                 };
+                if !answered.insert((asked.name.to_string(), partition.partition_index)) {
+                    continue;
+                }
                 let mut answer = delete_records_response::DeleteRecordsPartitionResult::default();
                 answer.partition_index = partition.partition_index;
                 answer.error_code = error_code(outcome.error);

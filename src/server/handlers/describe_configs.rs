@@ -67,9 +67,7 @@ fn config(
     if body.include_synonyms {
         config.synonyms = described.synonyms.iter().map(synonym).collect();
     }
-    if body.include_documentation {
-        config.documentation = Some(described.doc().into());
-    }
+    config.documentation = body.include_documentation.then(|| described.doc().into());
     config
 }
 

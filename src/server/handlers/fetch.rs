@@ -115,6 +115,10 @@ fn refuse_session(body: &FetchRequest, correlation_id: i32) -> Encoded {
 }
 
 impl Waiting {
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
     pub fn answer(self, outcomes: Vec<FetchOutcome>) -> Encoded {
         let mut outcomes = outcomes.into_iter();
         let mut out = Vec::with_capacity(64 + self.parts.len() * 64);

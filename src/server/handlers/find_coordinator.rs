@@ -26,7 +26,8 @@ pub fn handle(request: &mut Request<'_, '_>) -> Result<Handled, WireError> {
         }
     } else {
         response.error_code = error;
-        response.error_message = (1..3).contains(&header.version).then(|| "The coordinator is not available.".into());
+        response.error_message =
+            (1..3).contains(&header.version).then(|| "The coordinator is not available.".into());
         response.node_id = -1;
         response.port = -1;
     }

@@ -2,11 +2,11 @@
 //!
 //! -1 latest (high watermark, or last stable offset for read_committed), -2 and -4 log start, -3 the record with the largest timestamp,
 //! -5 and -6 nothing (no tiering), a time: the first record at or after it, record precise also in compressed batches.
-//! A partition listed twice is refused with INVALID_REQUEST, both times.
+//! A partition listed twice is refused with INVALID_REQUEST, once.
 //!
 //! Differs from Apache Kafka: `timeout_ms` of version 10 concerns tiered reads only and is ignored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Handled, Metadata, Request, error_code, respond};
 use crate::base::error::Refused;
@@ -81,10 +81,15 @@ fn timestamp_fits(timestamp: i64, version: i16) -> bool {
 }
 
 impl Waiting {
+    pub fn parts(&self) -> usize {
+        self.refused.len()
+    }
+
     pub fn answer(self, outcomes: &[OffsetOutcome]) -> Encoded {
         let mut outcomes = outcomes.iter();
         let mut refused = self.refused.iter();
         let mut response = ListOffsetsResponse::default();
+        let mut answered = BTreeSet::new();
         for asked in &self.request.topics {
             let mut topic = list_offsets_response::ListOffsetsTopicResponse::default();
             topic.name = asked.name.clone();
@@ -96,6 +101,9 @@ impl Waiting {
                         .copied()
                         .unwrap_or(OffsetOutcome::refused(Refused::UnknownServerError)),
                 };
+                if !answered.insert((asked.name.to_string(), partition.partition_index)) {
+                    continue;
+                }
                 let mut answer = list_offsets_response::ListOffsetsPartitionResponse::default();
                 answer.partition_index = partition.partition_index;
                 answer.error_code = error_code(outcome.error);
@@ -106,7 +114,9 @@ impl Waiting {
                 }
                 topic.partitions.push(answer);
             }
-            response.topics.push(topic);
+            if !topic.partitions.is_empty() || asked.partitions.is_empty() {
+                response.topics.push(topic);
+            }
         }
         respond::<ListOffsetsRequest>(self.correlation_id, self.version, &response)
     }

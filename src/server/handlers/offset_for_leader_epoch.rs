@@ -44,6 +44,10 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
 }
 
 impl Waiting {
+    pub fn parts(&self) -> usize {
+        self.refused.len()
+    }
+
     pub fn answer(self, outcomes: &[EpochEndOutcome]) -> Encoded {
         let mut outcomes = outcomes.iter();
         let mut refused = self.refused.iter();

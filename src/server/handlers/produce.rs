@@ -107,6 +107,10 @@ fn superseded(body: &ProduceRequest, frame: &[u8]) -> BTreeSet<usize> {
 }
 
 impl Waiting {
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
     pub fn answer(self, outcomes: Vec<ProduceOutcome>) -> Encoded {
         let mut outcomes = outcomes.into_iter();
         let mut parts = self.parts.iter().map(|(index, refused)| {
@@ -141,6 +145,11 @@ impl Waiting {
             }
         }
         writer.finish(0, &[]);
-        Encoded { parts: Some(vec![SendPart::Bytes(out)]), stamps: Stamps::default(), close: false, copied_bytes: 0 }
+        Encoded {
+            parts: Some(vec![SendPart::Bytes(out)]),
+            stamps: Stamps::default(),
+            close: false,
+            copied_bytes: 0,
+        }
     }
 }

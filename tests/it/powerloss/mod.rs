@@ -67,7 +67,7 @@ fn nothing_acked_is_missing_after_a_power_cut() {
     let states: u64 = states.parse().expect("CORELOG_POWERLOSS is a number of states");
     let planted = std::env::var("CORELOG_TEST_PLANTED").ok();
     let mut lost = 0;
-    for (round, mode) in ["auto", "per-file"].iter().enumerate() {
+    for (round, mode) in ["auto", "each"].iter().enumerate() {
         let dir = fresh_dir("powerloss");
         lost += replay(&dir, mode, states.div_ceil(2), round as u64);
         let _ = fs::remove_dir_all(&dir);

@@ -1,0 +1,92 @@
+//! What connections hold of the machine's memory besides the shard's pool: half frames, requests that wait, answers that were not
+//! taken yet. All together have one limit; who holds something waits while it is reached, unparsed in its own socket. A connection that
+//! holds nothing is always served, so that the patient ones are those that made the memory short.
+//!
+//! Half frames of more than one chunk are the exception to "always served": one of them may go on over the limit, the others wait.
+
+use super::connection::Connection;
+use crate::base::limits::{IN_FLIGHT_PER_CONNECTION_MAX, RECV_BUF_BYTES};
+
+/// Share of the limit that one connection may hold and still be parsed.
+const PER_CONNECTION_SHARE: u64 = 4;
+
+/// Share of the limit that record bytes of one answer may take.
+const ANSWER_SHARE: u64 = 2;
+
+#[derive(Debug)]
+pub struct Budget {
+    limit: u64,
+    held: u64,
+    /// Copied bytes of inboxes that wait: those of the receive buffers are needed by everybody.
+    inboxes: u64,
+    /// Whose half frame may grow though the limit is reached.
+    large: Option<usize>,
+}
+
+impl Budget {
+    pub fn new(limit: u64) -> Budget {
+        Budget { limit, held: 0, inboxes: 0, large: None }
+    }
+
+    pub fn is_short(&self) -> bool {
+        self.held >= self.limit
+    }
+
+    /// Whether the connection's next bytes are parsed now.
+    pub fn admits(&mut self, at: usize, conn: &Connection) -> bool {
+        if conn.queue_len() >= IN_FLIGHT_PER_CONNECTION_MAX || conn.is_fetching() {
+            return false;
+        }
+        let grows = conn.splitter.claimed_bytes().is_some_and(|claimed| claimed > RECV_BUF_BYTES);
+        if grows {
+            // Its own half frame is what it holds: waiting for that would be waiting for itself.
+            return !self.is_short() || *self.large.get_or_insert(at) == at;
+        }
+        conn.owed_bytes() == 0 || !self.is_short() && conn.owed_bytes() <= self.limit / PER_CONNECTION_SHARE
+    }
+
+    /// Record bytes that an answer may have now; a fetch brings at least one batch all the same.
+    pub fn answer_bytes_max(&self) -> i32 {
+        let share = (self.limit / ANSWER_SHARE).min(self.limit.saturating_sub(self.held));
+        i32::try_from(share).unwrap_or(i32::MAX).max(1)
+    }
+
+    /// Takes note of what a connection holds now.
+    pub fn settle(&mut self, at: usize, conn: &mut Connection) {
+        if self.held > self.limit / 2 {
+            conn.splitter.release();
+        }
+        let holds = conn.owed_bytes() + conn.splitter.held_capacity() as u64;
+        self.held = self.held - conn.charged + holds;
+        conn.charged = holds;
+        if self.large == Some(at) && conn.splitter.claimed_bytes().is_none() {
+            self.large = None;
+        }
+    }
+
+    /// Copies what waits in an inbox out of the receive buffers. False: there is too much of that already.
+    pub fn keep_inbox(&mut self, conn: &mut Connection) -> bool {
+        let pooled = conn.pooled_bytes();
+        if self.inboxes + pooled > self.limit {
+            return pooled == 0;
+        }
+        conn.own_inbox();
+        self.inboxes += pooled;
+        conn.inbox_charged += pooled;
+        true
+    }
+
+    /// An inbox was parsed to its end.
+    pub fn inbox_done(&mut self, conn: &mut Connection) {
+        self.inboxes -= std::mem::take(&mut conn.inbox_charged);
+    }
+
+    /// The connection is gone, with all that it held.
+    pub fn forget(&mut self, at: usize, conn: &mut Connection) {
+        self.held -= std::mem::take(&mut conn.charged);
+        self.inbox_done(conn);
+        if self.large == Some(at) {
+            self.large = None;
+        }
+    }
+}
