@@ -88,11 +88,12 @@ pub fn make_dirs(io: &mut Io, path: &Path) -> Result<(), Errno> {
     let mut source = IoSource::new(io);
     let missing: Vec<&Path> = path.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
     for dir in missing.into_iter().rev() {
-        match source.run(Op::MakeDir { path: dir.to_path_buf() }) {
-            Ok(()) => {
-                let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                source.run(Op::SyncDir { path: parent.to_path_buf() })?;
-            }
+        let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let made = source.run(Op::MakeDir { path: dir.to_path_buf() });
+        let synced = source.run(Op::SyncDir { path: parent.to_path_buf() });
+        match made {
+            Ok(()) => synced?,
+            // A predecessor may have made it and been killed before it was durable; a parent that we may not open is not ours.
             Err(Errno::EXIST) => {}
             // A read-only parent that is there already is no error; one that is not shows at the next step.
             Err(errno) if source.list(dir).is_err() => return Err(errno),

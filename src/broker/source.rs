@@ -8,6 +8,9 @@ use crate::io::buffer::{Block, BlockSlice};
 use crate::io::{DirEntry, Done, Errno, FileId, Io, Op, OpenMode, Payload, WriteSync};
 use crate::log::store::Source;
 
+/// Refusals of memory in a row before a start gives up: a neighbour's pressure may pass, a limit does not.
+const GROW_TRIES_MAX: u32 = 16;
+
 pub struct IoSource<'a> {
     io: &'a mut Io,
 }
@@ -19,14 +22,13 @@ impl<'a> IoSource<'a> {
 
     /// A free block; grows the pool if there is none.
     pub fn block(&mut self) -> Result<Block, Errno> {
-        loop {
+        for _ in 0..GROW_TRIES_MAX {
             if let Some(block) = self.io.pool().take() {
                 return Ok(block);
             }
-            if !self.io.grow_pool() {
-                return Err(Errno::NOMEM);
-            }
+            self.io.grow_pool();
         }
+        self.io.pool().take().ok_or(Errno::NOMEM)
     }
 
     /// Writes all of `data`, a multiple of 4096 bytes: a short write goes on at the last whole block.

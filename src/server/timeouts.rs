@@ -34,7 +34,9 @@ fn is_hoarding(conn: &Connection, now: Mono) -> bool {
     if conn.sending && now.since_ms(conn.send_since) > SHORT_STALL_MS_MAX {
         return true;
     }
-    let Some(since) = conn.frame_since.filter(|_| conn.inbox.is_empty() && conn.receiving) else { return false };
+    let Some(since) = conn.frame_since.filter(|_| conn.inbox.is_empty() && conn.receiving) else {
+        return false;
+    };
     let ms = now.since_ms(since);
     ms > SHORT_STALL_MS_MAX && (conn.splitter.held_bytes() as u64) < SHORT_BYTES_PER_SECOND_MIN * (ms / 1000)
 }

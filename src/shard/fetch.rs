@@ -202,7 +202,7 @@ impl Shard {
             }
         }
         if first {
-            self.deadlines.push(std::cmp::Reverse((deadline, id)));
+            self.look_again(id, deadline);
         }
     }
 

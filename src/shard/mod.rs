@@ -306,11 +306,11 @@ impl Shard {
         }
     }
 
-    /// The log of a partition, after the epoch check of KIP-320: `asked` -1 skips it.
+    /// The log of a partition, after the epoch check of KIP-320: a negative `asked` skips it.
     fn current(&self, key: &PartitionKey, asked: LeaderEpoch) -> Result<(LogSlot, Bounds), Refused> {
         let partition = self.partitions.get(key).ok_or(Refused::UnknownTopicOrPartition)?;
         let bounds = self.store.bounds(partition.slot);
-        if asked != LeaderEpoch::NONE {
+        if asked >= LeaderEpoch(0) {
             match asked.cmp(&bounds.leader_epoch) {
                 std::cmp::Ordering::Less => return Err(Refused::FencedLeaderEpoch),
                 std::cmp::Ordering::Greater => return Err(Refused::UnknownLeaderEpoch),

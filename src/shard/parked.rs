@@ -13,6 +13,9 @@ use crate::base::offset::Offset;
 use crate::io::Mono;
 use crate::router::message::Ticket;
 
+/// Deadlines of answered requests that may stay besides as many as there are parked requests.
+const DEADLINES_SPARE: usize = 1024;
+
 /// A parked request. The serial tells it from a later one in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ParkedId {
@@ -82,9 +85,20 @@ impl Shard {
         let serial = parked.serial();
         let id = ParkedId { index: self.parked.insert(parked), serial };
         if let Some(at) = deadline {
-            self.deadlines.push(Reverse((at, id)));
+            self.look_again(id, at);
         }
         id
+    }
+
+    /// Sets a deadline of a parked request. Those of requests that were answered since are dropped before they outnumber the
+    /// parked ones: an ack takes a millisecond and its deadline is half a minute away.
+    pub(super) fn look_again(&mut self, id: ParkedId, at: Mono) {
+        if self.deadlines.len() >= 2 * self.parked.len() + DEADLINES_SPARE {
+            let parked = &self.parked;
+            self.deadlines
+                .retain(|Reverse((_, id))| parked.get(id.index).is_some_and(|it| it.serial() == id.serial));
+        }
+        self.deadlines.push(Reverse((at, id)));
     }
 
     pub(super) fn parked_mut(&mut self, id: ParkedId) -> Option<&mut Parked> {

@@ -115,7 +115,8 @@ impl Shard {
         let outcome = ProduceOutcome {
             error: None,
             base_offset: appended.base_offset.0,
-            append_time_ms: appended.append_time_ms,
+            // As Kafka: a duplicate is answered with the time of the batch that was kept.
+            append_time_ms: if appended.duplicate { batch.max_timestamp() } else { appended.append_time_ms },
             log_start: self.store.bounds(slot).log_start.get().0,
             message: None,
             record: None,

@@ -63,12 +63,27 @@ MASKS: list[tuple[str, str, str, str]] = [
     ("Produce", r".*\.partitionResponses", "sorted", "Kafka answers in no fixed order"),
     ("Fetch", r"\.responses\[\]\.partitions", "sorted", "clients find partitions by index"),
 ]
-# Settings that Kafka does not have, and those whose default differs on purpose: not compared.
-OWN_SETTINGS = {"durability", "durability.flush.bytes", "durability.flush.ms"}
-OWN_DEFAULTS = {"flush.messages", "log.flush.interval.messages"}  # corelog flushes before it answers
-# Settings of a broker that name its own place: their values are compared only as null or not.
-OWN_PLACE = {"advertised.listeners", "broker.id", "controller.quorum.bootstrap.servers", "controller.quorum.voters",
-             "listeners", "log.dir", "log.dirs", "metadata.log.dir", "node.id"}
+# Settings that only corelog has.
+OWN_SETTINGS = {"cpus", "durability", "durability.allow.degraded", "durability.flush.bytes", "durability.flush.ms",
+                "log.flush.mode", "log.format", "log.free.bytes", "log.level", "memory", "memory.tail.cache",
+                "replication.factor.clamp", "runtime", "shard.spin.us", "shards", "validate.deep"}
+# Settings whose value is not compared: corelog flushes before it answers; addresses and folders are a broker's own;
+# the reference is set up as a single node that is its own controller; some name Java classes.
+OWN_VALUES = re.compile(
+    r"(log\.)?flush\.(messages|interval\.messages)|(advertised\.)?listeners|broker\.id|node\.id|(metadata\.)?log\.dirs?"
+    r"|controller\..*|process\.roles|inter\.broker\.listener\.name|listener\.security\.protocol\.map"
+    r"|offsets\.topic\..*|transaction\.state\.log\..*|group\.initial\.rebalance\.delay\.ms"
+    r"|metric\.reporters|principal\.builder\.class|.*\.class(\.name)?")
+BROKER = 4
+
+
+def setting(value: dict[str, Any]) -> dict[str, Any]:
+    """One described setting without what is a broker's own."""
+    if OWN_VALUES.fullmatch(value["name"]):
+        return {**value, **{k: "<own>" for k in ("value", "configSource", "synonyms", "isDefault") if k in value}}
+    return value
+
+
 _COMPILED = [(api, re.compile(path), rule) for api, path, rule, _ in MASKS]
 _KEYS = ("apiKey", "name", "topic", "topicId", "partitionIndex", "index", "partition", "nodeId", "brokerId", "resourceName",
          "resourceType")
@@ -84,8 +99,11 @@ def canonical(session: Session, api: str, value: Any, path: str = "") -> Any:
     if rule == "ignore":
         return "<ignored>"
     if isinstance(value, dict):
-        if value.get("name") in OWN_PLACE | OWN_DEFAULTS and "isSensitive" in value:
-            value = {**value, "value": None if value["value"] is None else "<own>", "synonyms": "<own>"}
+        if "isSensitive" in value:
+            value = setting(value)
+        if value.get("resourceType") == BROKER and "configs" in value:
+            # corelog's own settings are fixed while it runs at this stage, so all are read-only.
+            value = {**value, "configs": [{**c, "readOnly": "<own>"} for c in value["configs"]]}
         return {k: canonical(session, api, v, f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, list):
         items = [canonical(session, api, v, path + "[]") for v in value]

@@ -431,6 +431,11 @@ impl Story {
                 let hw = |slot| node.store.bounds(slot).high_watermark.get().0;
                 self.dead = Some(node.slots.iter().map(|(key, slot)| (*key, hw(*slot))).collect());
             }
+            Event::LogStart(slot) if self.dead.is_some() => {
+                let key = self.node().slots.iter().find(|(_, s)| **s == slot).map(|(key, _)| *key);
+                let name = &self.partitions[&key.expect("a slot of ours")].oracle.name;
+                return Err(format!("{name}: a log start is promised after a failed write or flush"));
+            }
             Event::LogStart(slot) => {
                 let node = self.node.as_ref().expect("a run");
                 let start = node.store.bounds(slot).log_start.get().0;

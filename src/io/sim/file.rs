@@ -177,7 +177,10 @@ impl File {
             }
         }
         // The length is metadata: it was not lost with the data.
-        self.live.extend_to(len);
+        if len > self.live.len() {
+            self.live.extend_to(len);
+            self.pending.push(Change { id: 0, what: What::Extend(len), state: State::Returned(stamp) });
+        }
     }
 
     /// Bytes of space that writing or allocating `range` would take on top of what the file has.

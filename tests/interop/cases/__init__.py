@@ -1,8 +1,10 @@
-"""The differential check's cases, one file per part of the protocol, in the order they run."""
+"""The differential check's cases, one file per part of the protocol, in the order they run.
+
+Metadata comes first: asking for a coordinator makes Kafka create its internal topics."""
 
 from . import (  # noqa: F401
-    connections,
     metadata,
+    connections,
     produce,
     batches,
     idempotence,

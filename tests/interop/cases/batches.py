@@ -147,7 +147,7 @@ def spoiled(s: Session) -> list[tuple[str, Callable[[], bytes | None]]]:
 @case("batches.wrong")
 def wrong(s: Session) -> None:
     """Each wrong batch on a topic of its own: what was appended, and at which offset the next one goes."""
-    name = s.topic("wrong", partitions=100)
+    name = s.topic("wrong", partitions=100, configs={"retention.ms": "-1"})
     for i, (label, make) in enumerate(spoiled(s)):
         for v in (3, 7, 9, 13):
             s.call("Produce", v, produce_body(place(s, name, v), make(), partition=i), label)
@@ -193,7 +193,7 @@ def compacted(s: Session) -> None:
 
 @case("batches.timestamps")
 def timestamps(s: Session) -> None:
-    name = s.topic("range", configs={"message.timestamp.before.max.ms": "3600000",
+    name = s.topic("range", configs={"retention.ms": "-1", "message.timestamp.before.max.ms": "3600000",
                                      "message.timestamp.after.max.ms": "60000"})
     for v in (3, 8, 9, 13):
         for shift, label in ((-7_200_000, "too old"), (-600_000, "old enough"), (0, "now"), (3_600_000, "too new")):
