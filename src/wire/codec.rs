@@ -103,7 +103,9 @@ pub fn reader<'a>(codec: Codec, input: &'a [u8], budget: usize) -> io::Result<Bo
     Ok(match codec {
         Codec::None => Box::new(input),
         Codec::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-        Codec::Snappy => Box::new(SnappyBlocks { rest: SnappyRest::of(input)?, block: Vec::new(), at: 0, budget }),
+        Codec::Snappy => {
+            Box::new(SnappyBlocks { rest: SnappyRest::of(input)?, block: Vec::new(), at: 0, budget })
+        }
         Codec::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(input)),
         Codec::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;

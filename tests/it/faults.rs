@@ -61,10 +61,9 @@ fn with_broker<T: Send>(
     std::thread::scope(|scope| {
         let broker = scope.spawn(|| {
             let ready = ready;
-            let served = serve(dir, plan, &ready, &done);
+            serve(dir, plan, &ready, &done);
             // A start that failed has said nothing yet.
             let _ = ready.send(None);
-            served
         });
         let ends = Ends(&done);
         let result = address.recv().ok().flatten().map(|address| client(&address.to_string()));

@@ -1,7 +1,9 @@
 //! Batches that we build, and what is wrong with others. Kafka's own batches are checked in `tests/it`.
 
 use super::build::{BatchBuilder, NewRecord};
-use super::{Accept, Batch, Refusal, accept, batches, find_max_timestamp, find_timestamp, records, stamp};
+use super::{
+    Accept, Batch, Refusal, accept, batches, find_max_timestamp, find_timestamp, records, scan, stamp,
+};
 use crate::base::error::Refused;
 use crate::wire::codec::Codec;
 
