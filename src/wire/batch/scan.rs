@@ -7,9 +7,6 @@ use crate::base::error::Refused;
 use crate::wire::batch::Batch;
 use crate::wire::codec::{self, Codec};
 
-/// Read-ahead behind a decoder.
-const BUFFER_BYTES: usize = 16 * 1024;
-
 /// What a walk tells of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scanned {
@@ -56,8 +53,7 @@ pub fn scan(batch: &Batch<'_>, mut visit: impl FnMut(Scanned) -> bool) -> Result
         _ => codec::budget(payload.len()),
     };
     let reader = codec::reader(codec, payload, budget).map_err(|_| Refused::CorruptMessage)?;
-    let mut walk =
-        Walk { reader: BufReader::with_capacity(BUFFER_BYTES, reader), left: budget as u64, over: false };
+    let mut walk = Walk { reader: BufReader::new(reader), left: budget as u64, over: false };
     match walk.all(batch.count(), &mut visit) {
         Ok(()) | Err(End::Enough) => Ok(()),
         Err(End::Codec) => Err(Refused::CorruptMessage),
