@@ -1,6 +1,7 @@
 //! What a running Apache Kafka answered, recorded by the interop scripts into `tests/captures`: every exchange decodes, and our verdict
 //! on each produced batch is Kafka's, but for named differences.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use corelog::wire::api::ApiKey;
@@ -151,13 +152,22 @@ fn produced_batches_get_kafkas_verdict() {
         request.parse(&exchange.request, &header).expect("what Kafka answered");
         let response = msg::decode_response::<msg::ProduceRequest>(Bytes::from(response), header.version)
             .expect("decodes");
-        let verdicts: Vec<_> =
-            response.responses.iter().flat_map(|topic| &topic.partition_responses).collect();
+        // Kafka does not keep the order of the request; a partition named twice is answered once.
+        let verdicts: BTreeMap<_, _> = response
+            .responses
+            .iter()
+            .flat_map(|topic| topic.partition_responses.iter().map(move |part| (topic, part)))
+            .map(|(topic, part)| ((topic.name.to_string(), topic.topic_id.to_bytes(), part.index), part))
+            .collect();
         if verdicts.len() != request.partitions.len() {
-            // A partition named twice is answered once.
             continue;
         }
-        for (partition, verdict) in request.partitions.iter().zip(verdicts) {
+        let asked = request.topics.iter().flat_map(|topic| topic.range().map(move |at| (topic, at)));
+        for (topic, at) in asked {
+            let partition = &request.partitions[at];
+            let name = topic.name(&exchange.request).unwrap_or_default().to_string();
+            let id = topic.id().unwrap_or_default().0;
+            let verdict = verdicts[&(name, id, partition.index)];
             let records = partition.records.bytes(&exchange.request);
             // The first batch tells the time of the recording.
             let first_ms = Batch::only(records).map_or(0, |batch| batch.base_timestamp());
