@@ -8,7 +8,7 @@ use crate::base::offset::Offset;
 use crate::io::buffer::Block;
 use crate::io::sim::{DiskConfig, Faults, ProcessId, World};
 use crate::io::{DirEntry, Done, Errno, FileId, Io, Mono, Op, OpenMode, Payload, Token, Wait, WriteSync};
-use crate::log::format::{SegmentHeader, segment_name};
+use crate::log::format::{SegmentHeader, parse_segment_name, segment_name};
 use crate::log::store::{
     Appended, ColdRead, Durability, Event, LogConfig, LogSlot, NotAppended, Ops, Planted, ReadPlan,
     ReadRequest, Records, Source, Store, StoreConfig, Tag,
@@ -239,7 +239,7 @@ impl Rig {
     }
 
     /// The roll barrier: a segment's header leaves only when its predecessor is flushed to its end.
-    fn check_op(&self, op: &Op) {
+    fn check_op(&mut self, op: &Op) {
         let Op::Write { offset: 0, data, .. } = op else { return };
         let Ok((header, _)) = SegmentHeader::decode(data) else { return };
         if header.ordinal > 0 && !header.prev.uuid.is_zero() && self.check_barrier {
@@ -247,7 +247,14 @@ impl Rig {
                 let bytes = self.world.live_bytes(path.as_ref()).unwrap_or_default();
                 SegmentHeader::decode(&bytes).is_ok_and(|(found, _)| found.uuid == header.prev.uuid)
             };
-            let mut paths = (0..header.ordinal).rev().map(|ordinal| segment_path(header.key, ordinal));
+            // Ordinals leave gaps: each process numbers from a place of its own.
+            let first = segment_path(header.key, 0);
+            let dir = std::path::Path::new(&first).parent().expect("a partition's directory");
+            let names = self.io.list_dir(dir).expect("the directory");
+            let ordinals = names.iter().rev().filter_map(|entry| parse_segment_name(&entry.name));
+            let mut paths = ordinals
+                .filter(|ordinal| *ordinal < header.ordinal)
+                .map(|ordinal| segment_path(header.key, ordinal));
             let path = paths.find(is_it).expect("the predecessor's file");
             let end = header.prev.end;
             assert!(self.world.is_flushed(path.as_ref(), 0..end), "the predecessor is flushed: {header:?}");
