@@ -619,6 +619,8 @@ impl Story {
     }
 
     fn stop(&mut self) -> Verdict {
+        // On a full disk a stop waits for space, since what is staged has nowhere to go: an operator makes room.
+        self.world.set_capacity(DATA_DIR.as_ref(), 1 << 30);
         self.node().store.begin_stop();
         let start = self.node().io.now();
         while !self.stopped {
