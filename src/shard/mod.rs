@@ -15,8 +15,6 @@ mod list_offsets;
 mod parked;
 mod produce;
 pub mod rules;
-#[cfg(test)]
-mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
