@@ -19,7 +19,7 @@ use crate::base::limits::RECV_BUF_BYTES;
 use crate::config::broker::{BrokerConfig, Listener, memory_default};
 use crate::config::source::{Loader, Source};
 use crate::controller::image::{Broker, Image};
-use crate::io::uring::{self, Uring};
+use crate::io::open::{DriverConfig, open};
 use crate::io::{Errno, Io, ListenerId, LockError, StorageCaps, signal};
 use crate::log::store::StoreConfig;
 use crate::server::metadata::{Ids, Metadata};
@@ -32,6 +32,8 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     pub listen: Option<String>,
     pub shards: Option<u16>,
+    /// The name of a driver, or `auto`.
+    pub runtime: Option<String>,
     pub config_file: Option<PathBuf>,
     pub dev: bool,
     /// Written when the broker serves: the bound address and a newline.
@@ -73,7 +75,7 @@ pub fn serve(options: &Options) -> Result<(), Fatal> {
         // Asked twice: what is acknowledged is on disk already.
         std::process::exit(130);
     });
-    let (mut node, listening) = on_uring(config)?;
+    let (mut node, listening) = on_runtime(config)?;
     for (listener, _) in &listening {
         node.server.serve(*listener);
     }
@@ -112,6 +114,9 @@ pub fn configure(options: &Options) -> Result<BrokerConfig, Fatal> {
     if let Some(shards) = options.shards {
         loader.set(Source::Flag, "shards", &shards.to_string())?;
     }
+    if let Some(runtime) = &options.runtime {
+        loader.set(Source::Flag, "runtime", runtime)?;
+    }
     for pair in &options.set {
         let (key, value) = pair.split_once('=').ok_or_else(|| Fatal {
             code: "bad-config-key",
@@ -138,19 +143,18 @@ pub fn configure(options: &Options) -> Result<BrokerConfig, Fatal> {
     Ok(config)
 }
 
-fn on_uring(config: BrokerConfig) -> Result<(Node, Vec<(ListenerId, SocketAddr)>), Fatal> {
+fn on_runtime(config: BrokerConfig) -> Result<(Node, Vec<(ListenerId, SocketAddr)>), Fatal> {
     let memory = config.memory.unwrap_or_else(|| memory_default(machine::usable_memory()));
     let recv_bytes = RECV_BUF_BYTES as u64;
     let recv_buffers = (memory / RECV_SHARE / recv_bytes).clamp(RECV_BUFFERS_MIN, RECV_BUFFERS_MAX);
     let pool_bytes = memory.saturating_sub(recv_buffers * recv_bytes);
-    let uring = Uring::new(uring::Config {
+    let driver = DriverConfig {
         pool_bytes: pool_bytes as usize,
         recv_buffers: recv_buffers as u16,
         spin: config.spin_us > 0 && machine::cpus() > usize::from(config.shards),
-        ..uring::Config::default()
-    })?;
-    tracing::info!(ring = ?uring.probed(), "io_uring");
-    assemble(Io::Uring(Box::new(uring)), config, pool_bytes)
+        ..DriverConfig::default()
+    };
+    assemble(open(config.runtime, driver)?, config, pool_bytes)
 }
 
 /// Recovers the directory and listens, over any driver.

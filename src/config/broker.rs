@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::broker_keys::STATE_DIR;
 use super::keys;
 use super::option::list;
+use super::runtime::Runtime;
 use super::source::{Loader, Settings, Source};
 use crate::base::error::Fatal;
 use crate::base::ids::BrokerId;
@@ -44,7 +45,7 @@ pub struct BrokerConfig {
     pub shards: u16,
     pub cpus: Option<String>,
     pub spin_us: u32,
-    pub runtime: String,
+    pub runtime: Runtime,
     /// Bytes of all pools; None where the caller derives it with [`memory_default`].
     pub memory: Option<u64>,
     /// Bytes of it for the tail cache; None for half.
@@ -135,7 +136,7 @@ impl BrokerConfig {
             shards: number("shards") as u16,
             cpus: filled("cpus"),
             spin_us: number("shard.spin.us") as u32,
-            runtime: text("runtime").unwrap_or_default(),
+            runtime: text("runtime").and_then(|name| Runtime::parse(&name)).unwrap_or_default(),
             memory: long("memory").map(|bytes| bytes as u64),
             tail_cache: long("memory.tail.cache").map(|bytes| bytes as u64),
             shared_flush: text("log.flush.mode").as_deref() == Some("auto"),

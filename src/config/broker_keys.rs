@@ -3,6 +3,7 @@
 
 use super::option::Kind::{Boolean, Int, Long, String};
 use super::option::{Allowed, Kind, Opt};
+use super::runtime::Runtime;
 
 const fn key(
     key: &'static str,
@@ -26,7 +27,6 @@ impl Opt {
     }
 }
 
-const RUNTIMES: &[&str] = &["auto", "uring"];
 const FLUSH_MODES: &[&str] = &["auto", "each"];
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 const LOG_FORMATS: &[&str] = &["auto", "text", "json"];
@@ -95,8 +95,8 @@ pub const BROKER_KEYS: &[Opt] = &[
         "An idempotent producer that is silent for this long is forgotten.").alterable(),
     key("replication.factor.clamp", Boolean, Some("false"), Allowed::Any,
         "Store topics once whatever replication factor they ask for, instead of refusing them, and report 1."),
-    key("runtime", String, Some("auto"), Allowed::OneOf(RUNTIMES),
-        "How shards reach the kernel."),
+    key("runtime", String, Some("auto"), Allowed::OneOf(Runtime::NAMES),
+        "How shards reach the kernel; auto: the best that works here, and the log says which."),
     key("shard.spin.us", Int, Some("0"), Allowed::AtLeast(0),
         "Longest time that an idle shard spins before it sleeps."),
     key("shards", Int, Some("1"), Allowed::Between(1, 1024),

@@ -42,6 +42,7 @@
 //! - `Token`s of cancelled `Recv`s still complete; a connection may be reused only after its last `Done`.
 
 pub mod buffer;
+pub mod open;
 pub mod signal;
 pub mod sim;
 pub mod uring;

@@ -46,6 +46,7 @@ use self::slots::{NOBODY, Owner, Slots, Table};
 use self::sockets::{Conn, Listener};
 use self::spin::SpinGate;
 use super::buffer::{MappedSlice, Pool, SLICE_BLOCKS};
+pub use super::open::DriverConfig as Config;
 use super::{
     ConnId, DirEntry, DiskSpace, Done, Errno, ListenerId, LockError, Mono, Op, Payload, StorageCaps, Token,
     Wait,
@@ -58,26 +59,6 @@ const LOCKS_MAX: u32 = 16;
 
 /// Message headers kept for reuse; more are needed only while more sends are in flight.
 const MESSAGES_KEPT: usize = 256;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Most bytes of blocks. Nothing is mapped before `grow_pool`.
-    pub pool_bytes: usize,
-    /// Submission entries of the ring; more operations may be pushed between two turns.
-    pub entries: u32,
-    /// Receive buffers of 64 KiB, mapped at once; at most 32768.
-    pub recv_buffers: u16,
-    /// Spin for a while before sleeping when work comes in quick succession. Off where shards share cores with others.
-    pub spin: bool,
-    /// Bind the calling thread to this CPU.
-    pub cpu: Option<usize>,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config { pool_bytes: 64 << 20, entries: 1024, recv_buffers: 256, spin: false, cpu: None }
-    }
-}
 
 /// A file and who uses it.
 struct OpenFile {

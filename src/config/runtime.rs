@@ -1,0 +1,43 @@
+//! Which driver of the io seam the shards run on.
+
+/// A value of the key `runtime`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Runtime {
+    /// The best that works here.
+    #[default]
+    Auto,
+    Uring,
+}
+
+impl Runtime {
+    /// In the order of [`Runtime::NAMES`].
+    const ALL: &[Runtime] = &[Runtime::Auto, Runtime::Uring];
+
+    /// What the key `runtime` takes.
+    pub const NAMES: &[&str] = &["auto", "uring"];
+
+    pub fn parse(name: &str) -> Option<Runtime> {
+        let at = Runtime::NAMES.iter().position(|known| *known == name)?;
+        Some(Runtime::ALL[at])
+    }
+
+    pub fn name(self) -> &'static str {
+        let at = Runtime::ALL.iter().position(|runtime| *runtime == self);
+        Runtime::NAMES[at.expect("listed")]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_values_match() {
+        assert_eq!(Runtime::NAMES.len(), Runtime::ALL.len());
+        for name in Runtime::NAMES {
+            assert_eq!(Runtime::parse(name).map(Runtime::name), Some(*name));
+        }
+        assert_eq!(Runtime::parse("auto"), Some(Runtime::default()));
+        assert_eq!(Runtime::parse("Uring"), None);
+    }
+}
