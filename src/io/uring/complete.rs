@@ -6,12 +6,16 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use io_uring::cqueue;
 
 use super::ring::Cqe;
-use super::slots::{InFlight, Owner, Work};
+use super::slots::{InFlight, Owner, Reading, Work};
 use super::{MESSAGES_KEPT, OpenFile, Uring, sockets, storage};
+use crate::base::limits::ALIGN;
 use crate::io::{ConnId, Errno, FileId, ListenerId, Payload};
 
 impl Uring {
     pub(super) fn complete(&mut self, cqe: Cqe) {
+        if self.complete_bell(cqe.user_data, cqe.result) {
+            return;
+        }
         let Some(held) = self.slots.get_mut(cqe.user_data) else {
             return;
         };
@@ -27,6 +31,11 @@ impl Uring {
             Work::Open { flags, .. } => {
                 if let Some(weaker) = weaker_open(*flags, cqe.result) {
                     *flags = weaker;
+                    return self.submit_file(cqe.user_data);
+                }
+            }
+            Work::Read(reading) => {
+                if reading.goes_on(cqe.result) {
                     return self.submit_file(cqe.user_data);
                 }
             }
@@ -50,7 +59,9 @@ impl Uring {
         }
         match work {
             Work::Write { data, .. } => self.finish(owner, moved, false, Payload::Written(data)),
-            Work::Read { into, .. } => self.finish(owner, moved, false, Payload::Read(into)),
+            Work::Read(reading) => {
+                self.finish(owner, moved.map(|_| reading.read), false, Payload::Read(reading.into));
+            }
             Work::Send { conn, chain, message } => {
                 if let Some(message) = message.filter(|_| self.messages.len() < MESSAGES_KEPT) {
                     self.messages.push(message);
@@ -132,6 +143,20 @@ impl Uring {
         let Work::Truncate { file, len } = work else { unreachable!() };
         let result = self.files.get(file.0).file.set_len(len).map_err(storage::errno);
         self.complete_once(owner, Work::Truncate { file, len }, result.map_or_else(|e| -e.0, |()| 0));
+    }
+}
+
+impl Reading {
+    /// Takes the outcome of a step; true if another one is needed: the kernel may stop anywhere, and only a step that finds nothing
+    /// new shows the end of the file. What lies before the end in its last page is read twice, because direct reads start
+    /// on a page.
+    fn goes_on(&mut self, code: i32) -> bool {
+        let Ok(moved) = u32::try_from(code) else { return false };
+        let before = self.read;
+        self.read = before.max(self.from + moved);
+        self.from = self.read / ALIGN as u32 * ALIGN as u32;
+        self.step = self.len - self.from;
+        before < self.read && self.read < self.len
     }
 }
 

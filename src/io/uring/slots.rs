@@ -12,12 +12,29 @@ use crate::io::{ConnId, FileId, ListenerId, SendChain, Token, WriteSync};
 /// `user_data` of entries whose completion nobody waits for: it names no slot.
 pub const NOBODY: u64 = u64::MAX;
 
+/// `user_data` of the read of the eventfd. It names no slot either.
+pub const BELL: u64 = u64::MAX - 2;
+
 /// Who gets the `Done`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     Caller(Token),
     /// `Uring::wait`, which blocks for it.
     Waiter,
+}
+
+/// A read, which goes on where the kernel left it until it has all or finds the end of the file.
+pub struct Reading {
+    pub file: FileId,
+    pub offset: u64,
+    pub into: Block,
+    pub at: u32,
+    pub len: u32,
+    /// Bytes asked for at most in the next step: below what is missing only for an injected short read.
+    pub step: u32,
+    /// Bytes read so far, and how many of them, a multiple of 4096, the next step starts behind.
+    pub read: u32,
+    pub from: u32,
 }
 
 /// What an operation holds and needs until it completes.
@@ -44,13 +61,7 @@ pub enum Work {
         len: u32,
         sync: WriteSync,
     },
-    Read {
-        file: FileId,
-        offset: u64,
-        into: Block,
-        at: u32,
-        len: u32,
-    },
+    Read(Reading),
     Flush {
         file: FileId,
     },
@@ -98,7 +109,7 @@ impl Work {
         match *self {
             Work::Allocate { file, .. }
             | Work::Write { file, .. }
-            | Work::Read { file, .. }
+            | Work::Read(Reading { file, .. })
             | Work::Flush { file }
             | Work::Truncate { file, .. } => Some(file),
             _ => None,

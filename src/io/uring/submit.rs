@@ -10,9 +10,10 @@ use io_uring::{opcode, squeue};
 
 use super::recv_ring::GROUP;
 use super::send::Message;
-use super::slots::{Owner, Work};
+use super::slots::{Owner, Reading, Work};
 use super::{Fault, Uring};
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
+use crate::io::buffer::Block;
 use crate::io::{ConnId, Errno, FileId, ListenerId, Op, OpenMode, Payload, SendChain, WriteSync};
 
 const CWD: Fd = Fd(libc::AT_FDCWD);
@@ -40,6 +41,7 @@ impl Uring {
             Op::CancelRecv { conn } => self.begin_cancel(conn, owner),
             Op::Send { conn, chain } => self.begin_send(conn, chain, owner),
             Op::CloseConn { conn } => self.begin_close_conn(conn, owner),
+            Op::DetachConn { conn } => self.detach(conn, owner),
             Op::CloseFile { file } => self.begin_close_file(file, owner),
             op => match file_work(op) {
                 Ok(work) => self.begin_file(work, owner),
@@ -180,7 +182,7 @@ impl Uring {
         self.finish(owner, Err(errno), false, payload);
     }
 
-    /// An injected short read or write: the first half of its pages is carried out.
+    /// An injected short read or write: at first, half of its pages is carried out. The driver itself goes on with a read.
     fn begin_short(&mut self, op: Op, owner: Owner) {
         let half = |len: usize| (len / 2 / ALIGN * ALIGN) as u32;
         match op {
@@ -191,11 +193,10 @@ impl Uring {
                 let len = half(data.len());
                 self.begin_file(Work::Write { file, offset, data, len, sync }, owner);
             }
-            Op::Read { into, len, .. } if half(len as usize) == 0 => {
-                self.finish(owner, Ok(0), false, Payload::Read(into));
-            }
             Op::Read { file, offset, into, at, len } => {
-                self.begin_file(Work::Read { file, offset, into, at, len: half(len as usize) }, owner);
+                let mut reading = Reading::new(file, offset, into, at, len);
+                reading.step = half(len as usize).max(ALIGN as u32).min(len);
+                self.begin_file(Work::Read(reading), owner);
             }
             op => match file_work(op) {
                 Ok(work) => self.begin_file(work, owner),
@@ -224,7 +225,7 @@ fn file_work(op: Op) -> Result<Work, Errno> {
         Op::Read { file, offset, into, at, len } => {
             aligned(offset, len as usize);
             assert!((at as usize).is_multiple_of(ALIGN) && at as usize + len as usize <= BLOCK_BYTES);
-            Work::Read { file, offset, into, at, len }
+            Work::Read(Reading::new(file, offset, into, at, len))
         }
         Op::Flush { file } => Work::Flush { file },
         Op::Truncate { file, len } => Work::Truncate { file, len },
@@ -234,7 +235,7 @@ fn file_work(op: Op) -> Result<Work, Errno> {
         Op::MakeDir { path } => Work::MakeDir { path: c_path(path)? },
         Op::SyncDir { path } => Work::SyncDir { path: c_path(path)?, opened: None },
         Op::CloseFile { .. } | Op::Accept { .. } | Op::Recv { .. } | Op::CancelRecv { .. } => unreachable!(),
-        Op::Send { .. } | Op::CloseConn { .. } => unreachable!(),
+        Op::Send { .. } | Op::CloseConn { .. } | Op::DetachConn { .. } => unreachable!(),
     })
 }
 
@@ -254,13 +255,14 @@ fn file_entry(fd: Fd, work: &mut Work, registered: &[bool]) -> squeue::Entry {
                 opcode::Write::new(fd, start, *len).offset(*offset).rw_flags(flags).build()
             }
         }
-        Work::Read { offset, into, at, len, .. } => {
-            let region = into.region_index();
-            let start = into.as_mut_slice()[*at as usize..].as_mut_ptr();
+        Work::Read(reading) => {
+            let region = reading.into.region_index();
+            let start = reading.into.as_mut_slice()[(reading.at + reading.from) as usize..].as_mut_ptr();
+            let offset = reading.offset + u64::from(reading.from);
             if known(region) {
-                opcode::ReadFixed::new(fd, start, *len, region).offset(*offset).build()
+                opcode::ReadFixed::new(fd, start, reading.step, region).offset(offset).build()
             } else {
-                opcode::Read::new(fd, start, *len).offset(*offset).build()
+                opcode::Read::new(fd, start, reading.step).offset(offset).build()
             }
         }
         Work::Flush { .. } => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
@@ -275,6 +277,12 @@ fn file_entry(fd: Fd, work: &mut Work, registered: &[bool]) -> squeue::Entry {
         Work::SyncDir { opened: Some(dir), .. } => opcode::Fsync::new(Fd(dir.as_raw_fd())).build(),
         Work::CloseFile { .. } | Work::Accept { .. } | Work::Recv { .. } | Work::CancelRecv => unreachable!(),
         Work::Send { .. } | Work::CloseConn { .. } => unreachable!(),
+    }
+}
+
+impl Reading {
+    fn new(file: FileId, offset: u64, into: Block, at: u32, len: u32) -> Reading {
+        Reading { file, offset, into, at, len, step: len, read: 0, from: 0 }
     }
 }
 
