@@ -55,7 +55,7 @@ pub mod uring;
 pub use share::{DirLock, SharedListener, Socket, Waker};
 
 use std::fmt;
-use std::net::SocketAddr;
+pub use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use buffer::{Block, BlockSlice, Pool, RecvBuf};

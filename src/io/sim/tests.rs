@@ -302,7 +302,7 @@ fn a_directory_has_one_living_owner() {
 /// A broker's and a client's end of one connection. The accept and the receive stay armed.
 fn connected(world: &World, rig: &mut Rig) -> (ConnId, SimConn) {
     let addr: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let (listener, addr) = rig.io.listen(addr).expect("a free port");
+    let (listener, addr) = rig.io.listen_with(addr, crate::io::ListenMode::Exclusive).expect("a free port");
     let client = world.connect(addr).expect("somebody listens");
     rig.push(Op::Accept { listener });
     for _ in 0..1000 {
