@@ -91,12 +91,7 @@ impl Broker {
         let _ = fs::remove_file(&ready);
         let log_file = fs::File::create(&log).expect("a log file for the broker");
         let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
-        command.arg("serve").arg("--data-dir").arg(data_dir).args([
-            "--listen",
-            "127.0.0.1:0",
-            "--shards",
-            "1",
-        ]);
+        command.arg("serve").arg("--data-dir").arg(data_dir).args(["--listen", "127.0.0.1:0"]);
         command.arg("--ready-file").arg(&ready).args(["-X", &format!("memory={MEMORY_BYTES}")]);
         for setting in settings {
             command.args(["-X", setting]);
