@@ -89,7 +89,7 @@ const DRAIN_MS_MAX: u64 = 500;
 impl Node {
     pub fn new(io: Io, stand: Stand) -> Node {
         let Stand { shard, server, meta, router, control, together, data_dir } = stand;
-        Node {
+        let mut node = Node {
             io,
             shard,
             server,
@@ -102,7 +102,10 @@ impl Node {
             next_disk_check: Mono(0),
             dead: None,
             stop: Stop::Serving,
-        }
+        };
+        // The first turn may bring requests: what they need must be there.
+        node.tend(node.io.now());
+        node
     }
 
     /// Begins an orderly stop of all shards; `is_stopped` tells when this one is done.
