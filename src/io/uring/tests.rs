@@ -85,7 +85,10 @@ fn exercise(rig: &mut Rig) {
     let file = rig.create("data");
     assert_eq!(rig.write(file, 4).result, Ok(4 * ALIGN as u32));
     assert_eq!(rig.read(file, 8).result, Ok(4 * ALIGN as u32));
-    let (listener, addr) = rig.uring.listen_with("127.0.0.1:0".parse().expect("an address"), ListenMode::Exclusive).expect("a port");
+    let (listener, addr) = rig
+        .uring
+        .listen_with("127.0.0.1:0".parse().expect("an address"), ListenMode::Exclusive)
+        .expect("a port");
     rig.uring.push(Op::Accept { listener }, Token(1));
     let mut peer = TcpStream::connect(addr).expect("accepted");
     let Payload::Accepted { conn, .. } = rig.next().payload else { panic!("not accepted") };
