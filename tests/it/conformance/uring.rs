@@ -3,9 +3,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
 
 use corelog::io::uring::{Config, Uring};
 
+use super::shards::{Player, ends};
 use super::*;
 
 each_case!(make_world);
@@ -33,6 +36,27 @@ struct RealWorld {
 impl World for RealWorld {
     fn io(&mut self) -> Io {
         Io::Uring(Box::new(Uring::new(config()).expect("a second ring as good as the first")))
+    }
+
+    fn shards(&mut self, count: usize) -> Vec<Io> {
+        (0..count).map(|_| self.io()).collect()
+    }
+
+    fn play(&mut self) {
+        let [first, second] = [mpsc::channel(), mpsc::channel()];
+        let channels = [(first.0, second.1), (second.0, first.1)];
+        let threads = channels.into_iter().zip(ends()).map(|((tell, learn), ends)| {
+            thread::spawn(move || {
+                // On its own thread, as a ring must be.
+                let io = Io::Uring(Box::new(Uring::new(config()).expect("a ring")));
+                tell.send(io.waker()).expect("the other player waits for it");
+                let other = learn.recv().expect("the other player tells it");
+                let mut player = Player::new(io, ends, other);
+                while !player.step() {}
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("played to the end"));
     }
 
     fn dir(&self) -> &Path {
@@ -76,6 +100,17 @@ impl Peer for RealPeer {
                 Err(error) => panic!("read from the driver: {error}"),
             }
         }
+    }
+
+    fn read_some(&mut self, into: &mut Vec<u8>, max: usize) -> bool {
+        let mut piece = vec![0; max];
+        match self.stream.read(&mut piece) {
+            Ok(0) => return false,
+            Ok(len) => into.extend_from_slice(&piece[..len]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => panic!("read from the driver: {error}"),
+        }
+        true
     }
 
     fn finish(&mut self) {
