@@ -42,6 +42,7 @@
 //! - `Token`s of cancelled `Recv`s still complete; a connection may be reused only after its last `Done`.
 
 pub mod buffer;
+mod linux;
 pub mod open;
 pub mod signal;
 pub mod sim;
@@ -249,6 +250,13 @@ pub enum Op {
     CloseConn {
         conn: ConnId,
     },
+}
+
+impl Op {
+    /// Its completions have no fixed number.
+    pub fn is_multishot(&self) -> bool {
+        matches!(self, Op::Accept { .. } | Op::Recv { .. })
+    }
 }
 
 /// One completion.

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use io_uring::{IoUring, opcode};
 
-use super::{Config, Uring, storage};
+use super::{Config, Uring};
 use crate::base::error::Fatal;
+use crate::io::linux::storage;
 
 /// Oldest kernel with DEFER_TASKRUN, multishot receive and provided-buffer rings.
 const KERNEL_MIN: (u32, u32) = (6, 1);

@@ -1,7 +1,10 @@
-//! The message header and iovecs of a `SENDMSG`, kept in place until the send completes, and used again.
+//! The message header and iovecs of a sendmsg(2), kept in place until the send completes, and used again.
 
 use crate::base::limits::SEND_PARTS_MAX;
 use crate::io::SendChain;
+
+/// A closed peer is an error, not a signal.
+pub const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
 
 pub struct Message {
     header: libc::msghdr,
