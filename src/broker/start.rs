@@ -17,6 +17,7 @@ use crate::base::error::Fatal;
 use crate::base::ids::{PartitionIndex, PartitionKey, ShardId, Uuid};
 use crate::base::limits::RECV_BUF_BYTES;
 use crate::config::broker::{BrokerConfig, Listener, memory_default};
+use crate::config::runtime::Runtime;
 use crate::config::source::{Loader, Source};
 use crate::controller::image::{Broker, Image};
 use crate::io::open::{DriverConfig, open};
@@ -344,6 +345,7 @@ fn announce(node: &Node, listening: &[(ListenerId, SocketAddr)], options: &Optio
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
         shards = image.config.shards,
+        runtime = node.io.runtime().map_or("none", Runtime::name),
         durability = default_level,
         relaxed_topics = relaxed,
         partitions = node.shard.partitions(),

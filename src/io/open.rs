@@ -1,6 +1,7 @@
 //! Making the driver that the configuration asks for.
 
 use super::Io;
+use super::epoll::Epoll;
 use super::uring::Uring;
 use crate::base::error::Fatal;
 use crate::config::runtime::Runtime;
@@ -26,13 +27,84 @@ impl Default for DriverConfig {
     }
 }
 
-/// A driver for the calling thread.
+/// A driver for the calling thread. `Auto` takes io_uring, or epoll where io_uring is forbidden or too old, and says so.
 pub fn open(runtime: Runtime, config: DriverConfig) -> Result<Io, Fatal> {
     match runtime {
-        Runtime::Auto | Runtime::Uring => {
-            let uring = Uring::new(config)?;
-            tracing::info!(ring = ?uring.probed(), "io_uring");
-            Ok(Io::Uring(Box::new(uring)))
+        Runtime::Uring => uring(config),
+        Runtime::Epoll => epoll(&config),
+        Runtime::Auto => uring(config.clone()).or_else(|refused| {
+            if !FALLS_BACK.contains(&refused.code) {
+                return Err(refused);
+            }
+            let remedy = refused.tries.join(", or ");
+            tracing::warn!(
+                why = %refused.summary, found = %refused.found, remedy,
+                "io_uring cannot be used: epoll takes its place"
+            );
+            epoll(&config)
+        }),
+    }
+}
+
+/// Refusals of io_uring that another driver gets around.
+const FALLS_BACK: [&str; 3] = ["uring-blocked", "uring-disabled", "kernel-old"];
+
+fn uring(config: DriverConfig) -> Result<Io, Fatal> {
+    let uring = Uring::new(config)?;
+    tracing::info!(ring = ?uring.probed(), "io_uring");
+    Ok(Io::Uring(Box::new(uring)))
+}
+
+fn epoll(config: &DriverConfig) -> Result<Io, Fatal> {
+    let epoll = Epoll::new(config)?;
+    tracing::info!("epoll");
+    Ok(Io::Epoll(Box::new(epoll)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> DriverConfig {
+        DriverConfig { pool_bytes: 4 << 20, entries: 16, recv_buffers: 4, ..DriverConfig::default() }
+    }
+
+    /// Makes io_uring_setup fail with EPERM in this thread and those that it starts, as Docker's default profile does.
+    fn forbid_io_uring() {
+        let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        let program = [
+            // The number of the system call is the first field of what a filter sees.
+            statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
+            statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+            statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+        // SAFETY: the calls take no memory but the filter, which the kernel copies; what they change is this thread's.
+        let rc = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter)
+        };
+        assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    #[test]
+    fn where_io_uring_is_forbidden_auto_is_epoll_and_uring_is_refused() {
+        let filtered = std::thread::spawn(|| {
+            forbid_io_uring();
+            let chosen = open(Runtime::Auto, config()).map(|io| io.runtime());
+            (chosen, open(Runtime::Uring, config()).map(|_| ()))
+        });
+        let (chosen, uring) = filtered.join().expect("no panic");
+        assert_eq!(chosen, Ok(Some(Runtime::Epoll)));
+        assert_eq!(uring.expect_err("forbidden").code, "uring-blocked");
+    }
+
+    #[test]
+    fn auto_is_io_uring_where_that_works() {
+        if Uring::new(config()).is_ok() {
+            let chosen = open(Runtime::Auto, config()).map(|io| io.runtime());
+            assert_eq!(chosen, Ok(Some(Runtime::Uring)));
         }
     }
 }

@@ -5,10 +5,22 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
-use crate::io::{Errno, Op, OpenMode};
+use crate::io::{Errno, FileId, Op, OpenMode};
 
 pub const FILE_MODE: libc::mode_t = 0o640;
 pub const DIR_MODE: libc::mode_t = 0o750;
+
+/// The open file that an operation uses.
+pub fn file_of(op: &Op) -> Option<FileId> {
+    match op {
+        Op::Allocate { file, .. }
+        | Op::Write { file, .. }
+        | Op::Read { file, .. }
+        | Op::Flush { file }
+        | Op::Truncate { file, .. } => Some(*file),
+        _ => None,
+    }
+}
 
 /// The seam's rule for positions, lengths and buffers. Breaking it is a bug of the layer above.
 pub fn assert_aligned(op: &Op) {

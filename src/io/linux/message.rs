@@ -19,17 +19,26 @@ impl Message {
         Box::new(Message { header, parts: [part; SEND_PARTS_MAX] })
     }
 
-    /// Points the header at the unsent slices of `chain` and returns its address, which holds while `self` is not moved out of
-    /// its box and neither `self` nor the chain's parts change.
-    pub fn point_at(&mut self, chain: &SendChain) -> *const libc::msghdr {
-        let mut count = 0;
-        for slice in chain.slices(SEND_PARTS_MAX) {
+    /// Points the header at the unsent slices of `chain`, as many as fit, without the first `skip` bytes. Returns its address, which
+    /// holds while `self` is not moved out of its box and neither `self` nor the chain's parts change; and how many bytes these are.
+    pub fn point_at(&mut self, chain: &SendChain, skip: usize) -> (*const libc::msghdr, usize) {
+        let (mut count, mut bytes, mut skip) = (0, 0, skip);
+        for whole in chain.slices(usize::MAX) {
+            if count == SEND_PARTS_MAX {
+                break;
+            }
+            let slice = &whole[skip.min(whole.len())..];
+            skip -= whole.len() - slice.len();
+            if slice.is_empty() {
+                continue;
+            }
+            bytes += slice.len();
             self.parts[count] =
                 libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
             count += 1;
         }
         self.header.msg_iov = self.parts.as_mut_ptr();
         self.header.msg_iovlen = count;
-        &raw const self.header
+        (&raw const self.header, bytes)
     }
 }

@@ -132,7 +132,7 @@ impl Uring {
             (opcode::Send::new(fd, start, len).flags(SEND_ALL).build(), None)
         } else {
             let mut message = self.messages.pop().unwrap_or_else(Message::new);
-            let header = message.point_at(&chain);
+            let (header, _) = message.point_at(&chain, 0);
             (opcode::SendMsg::new(fd, header).flags(SEND_ALL as u32).build(), Some(message))
         };
         let user_data = self.slots.insert(owner, Work::Send { conn, chain, message });
