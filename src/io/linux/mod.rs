@@ -5,6 +5,9 @@ pub mod fault;
 pub mod files;
 pub mod lock;
 pub mod message;
+pub mod reading;
+#[cfg(test)]
+pub mod seccomp;
 pub mod sockets;
 pub mod spin;
 pub mod storage;
