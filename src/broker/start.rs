@@ -10,13 +10,14 @@ use super::configure::{Options, configure};
 use super::failures::dead;
 use super::logging;
 use super::machine;
+use super::pump::Node;
 use super::threads;
 use super::together::Together;
 use crate::base::error::Fatal;
 use crate::base::limits::RECV_BUF_BYTES;
 use crate::config::broker::{BrokerConfig, memory_default};
+use crate::config::runtime::Runtime;
 use crate::config::source::Source;
-use crate::controller::image::Image;
 use crate::io::open::{DriverConfig, open};
 use crate::io::{Waker, signal};
 
@@ -38,7 +39,7 @@ pub fn serve(options: &Options) -> Result<(), Fatal> {
     let together = together(&foundation, drivers.len());
     let (node, others) = threads::start(io, runtime, &drivers, &foundation, head, &listening, &together)?;
     stop_on_signal(together.clone(), others.wakers());
-    announce(&foundation.image, &listening, options, since);
+    announce(&node, &listening, options, since);
     let ended = threads::run(node, others);
     tracing::info!("stopped: everything is flushed");
     match ended? {
@@ -79,7 +80,8 @@ fn drivers(config: &BrokerConfig) -> Result<Vec<DriverConfig>, Fatal> {
     Ok((0..shards as usize).map(driver).collect())
 }
 
-fn announce(image: &Image, listening: &[Listening], options: &Options, since: Instant) {
+fn announce(node: &Node, listening: &[Listening], options: &Options, since: Instant) {
+    let image = &node.meta.image;
     for note in &image.config.notes {
         tracing::info!("{note}");
     }
@@ -102,6 +104,7 @@ fn announce(image: &Image, listening: &[Listening], options: &Options, since: In
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
         shards = image.config.shards,
+        runtime = node.io.runtime().map_or("none", Runtime::name),
         durability = default_level,
         relaxed_topics = relaxed,
         partitions = image.partitions(),

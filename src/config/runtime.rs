@@ -6,15 +6,18 @@ pub enum Runtime {
     /// The best that works here.
     #[default]
     Auto,
+    /// io_uring.
     Uring,
+    /// epoll, and threads for files.
+    Epoll,
 }
 
 impl Runtime {
     /// In the order of [`Runtime::NAMES`].
-    const ALL: &[Runtime] = &[Runtime::Auto, Runtime::Uring];
+    const ALL: &[Runtime] = &[Runtime::Auto, Runtime::Uring, Runtime::Epoll];
 
     /// What the key `runtime` takes.
-    pub const NAMES: &[&str] = &["auto", "uring"];
+    pub const NAMES: &[&str] = &["auto", "uring", "epoll"];
 
     pub fn parse(name: &str) -> Option<Runtime> {
         let at = Runtime::NAMES.iter().position(|known| *known == name)?;

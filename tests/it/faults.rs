@@ -14,13 +14,14 @@ use corelog::broker::assemble::assemble;
 use corelog::broker::configure::{Options, configure};
 use corelog::client::producer::produce_request;
 use corelog::client::settings::Acks;
-use corelog::io::uring::{Config, Counted, Fault, FaultPlan, Uring};
+use corelog::io::open::{DriverConfig, open};
+use corelog::io::uring::{Counted, Fault, FaultPlan};
 use corelog::io::{Errno, Io};
 use corelog::wire::error::codes;
 use corelog::wire::msg::create_topics_request::CreatableTopic;
 use corelog::wire::msg::{Bytes, CreateTopicsRequest, ProduceRequest, StrBytes, decode_response};
 
-use crate::support::{Home, can_serve, full};
+use crate::support::{Home, can_serve, full, runtime};
 use crate::talk::{PRODUCE, Talk, batch, encode, one};
 
 const POOL_BYTES: usize = 16 << 20;
@@ -74,6 +75,14 @@ fn with_broker<T: Send>(
     })
 }
 
+fn inject(io: &mut Io, plan: FaultPlan) {
+    match io {
+        Io::Uring(uring) => uring.inject(plan),
+        Io::Epoll(epoll) => epoll.inject(plan),
+        Io::Sim(_) => unreachable!("no driver of this machine"),
+    }
+}
+
 fn serve(
     dir: &Path,
     plan: Option<(From, FaultPlan)>,
@@ -89,19 +98,19 @@ fn serve(
         ..Options::default()
     };
     let config = configure(&options).expect("a configuration");
-    let ring = Config { pool_bytes: POOL_BYTES, entries: 64, recv_buffers: 16, ..Config::default() };
-    let mut uring = Uring::new(ring).expect("a ring");
+    let driver =
+        DriverConfig { pool_bytes: POOL_BYTES, entries: 64, recv_buffers: 16, ..DriverConfig::default() };
+    let mut io = open(runtime().expect("one that runs"), driver).expect("another driver");
     let (at_start, serving) = match plan {
         Some((From::Start, plan)) => (plan, None),
         Some((From::Serving, plan)) => (FaultPlan::new(), Some(plan)),
         None => (FaultPlan::new(), None),
     };
-    uring.inject(at_start);
-    let ios = vec![Io::Uring(Box::new(uring))];
-    let Ok((mut nodes, listening)) = assemble(ios, config, POOL_BYTES as u64) else { return };
+    inject(&mut io, at_start);
+    let Ok((mut nodes, listening)) = assemble(vec![io], config, POOL_BYTES as u64) else { return };
     let mut node = nodes.remove(0);
-    if let (Some(plan), Io::Uring(uring)) = (serving, &mut node.io) {
-        uring.inject(plan);
+    if let Some(plan) = serving {
+        inject(&mut node.io, plan);
     }
     listening.iter().for_each(|listening| node.server.serve(listening.listener));
     ready.send(listening.first().map(|listening| listening.addr)).expect("somebody waits");
