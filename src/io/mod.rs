@@ -312,6 +312,16 @@ impl SendChain {
         }
     }
 
+    /// Takes all parts out, sent or not, and hands out the memory of those made for a response. The list keeps its own.
+    pub fn clear(&mut self, mut take: impl FnMut(Vec<u8>)) {
+        for part in self.parts.drain(..) {
+            if let SendPart::Bytes(bytes) = part {
+                take(bytes);
+            }
+        }
+        (self.next, self.within) = (0, 0);
+    }
+
     /// Bytes not yet sent.
     pub fn remaining(&self) -> usize {
         self.parts[self.next..].iter().map(|p| p.as_slice().len()).sum::<usize>() - self.within

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use super::buffers::Buffers;
 use super::pending::Pending;
-use crate::base::limits::SEND_PARTS_MAX;
+use crate::base::few::Few;
+use crate::base::limits::{SEND_GATHER_BYTES, SEND_PARTS_MAX};
 use crate::base::metrics::Stamps;
 use crate::io::buffer::RecvBuf;
 use crate::io::{ConnId, Mono, SendChain, SendPart};
@@ -31,7 +33,7 @@ const WAITING_PART_BYTES: u64 = 256;
 pub enum Slot {
     Waiting(Pending),
     /// To be sent as soon as it is at the head.
-    Ready(Vec<SendPart>, Stamps),
+    Ready(Few<SendPart>, Stamps),
     /// acks=0: answered by nothing.
     Silent,
 }
@@ -51,7 +53,7 @@ impl Slot {
     }
 
     pub fn bytes(bytes: Vec<u8>) -> Slot {
-        Slot::Ready(vec![SendPart::Bytes(bytes)], Stamps::default())
+        Slot::Ready(Few::from_iter([SendPart::Bytes(bytes)]), Stamps::default())
     }
 }
 
@@ -73,6 +75,8 @@ pub struct Connection {
     /// Bytes that the queue and the send in flight stand for.
     queue_bytes: u64,
     sending_bytes: u64,
+    /// The chain of the last send, for the next one.
+    chain: SendChain,
     /// Fetches in the queue that wait.
     fetches: usize,
     /// What the server's budget counts for this connection, and for its inbox.
@@ -109,6 +113,7 @@ impl Connection {
             head: 0,
             queue_bytes: 0,
             sending_bytes: 0,
+            chain: SendChain::default(),
             fetches: 0,
             charged: 0,
             inbox_charged: 0,
@@ -148,9 +153,11 @@ impl Connection {
         self.fetches > 0
     }
 
-    /// The peer took all of the last send.
-    pub fn all_sent(&mut self) {
+    /// The peer took all of the last send, which was this.
+    pub fn all_sent(&mut self, mut chain: SendChain, buffers: &mut Buffers) {
         self.sending_bytes = 0;
+        chain.clear(|bytes| buffers.give(bytes));
+        self.chain = chain;
     }
 
     pub fn push(&mut self, slot: Slot) {
@@ -191,39 +198,71 @@ impl Connection {
     }
 
     /// Encodes a shard's reply into its place. None if nobody waits there.
-    pub fn answer(&mut self, reply: Reply) -> Option<Answered> {
+    pub fn answer(&mut self, reply: Reply, buffers: &mut Buffers) -> Option<Answered> {
         let at = reply.ticket.sequence.checked_sub(self.head)? as usize;
         if !matches!(self.queue.get(at)?, Slot::Waiting(_)) {
             return None;
         }
         let Slot::Waiting(pending) = self.replace(at, Slot::Silent) else { return None };
-        let encoded = pending.answer(reply.body);
+        let encoded = pending.answer(reply.body, buffers);
         if let Some(parts) = encoded.parts {
             self.replace(at, Slot::Ready(parts, encoded.stamps));
         }
         Some(Answered { close: encoded.close, copied_bytes: encoded.copied_bytes })
     }
 
-    /// Everything at the head that is ready, in order, up to one send's worth of parts.
-    pub fn take_owed(&mut self) -> SendChain {
-        let mut chain = SendChain::default();
+    /// Everything at the head that is ready, in order, up to one send's worth of parts. Short answers share one.
+    pub fn take_owed(&mut self, buffers: &mut Buffers) -> SendChain {
+        let mut chain = std::mem::take(&mut self.chain);
         let mut parts = 0;
+        let mut short = None;
         while parts < SEND_PARTS_MAX {
             match self.queue.front() {
                 Some(Slot::Ready(..) | Slot::Silent) => {}
                 _ => break,
             }
             self.head += 1;
-            if let Some(Slot::Ready(ready, _)) = self.queue.pop_front() {
-                parts += ready.len();
-                for part in ready {
-                    let bytes = part.as_slice().len() as u64;
-                    self.queue_bytes -= bytes;
-                    self.sending_bytes += bytes;
-                    chain.push(part);
-                }
+            let Some(Slot::Ready(ready, _)) = self.queue.pop_front() else { continue };
+            for part in ready {
+                let bytes = part.as_slice().len();
+                self.queue_bytes -= bytes as u64;
+                self.sending_bytes += bytes as u64;
+                parts += gather(&mut chain, &mut short, part, buffers);
             }
         }
+        if let Some(bytes) = short {
+            chain.push(SendPart::Bytes(bytes));
+        }
         chain
+    }
+}
+
+/// Adds a part to the chain, or to the short bytes that will be its next part: an entry of its own costs more than the copy. Returns by
+/// how many parts the chain gets longer.
+fn gather(
+    chain: &mut SendChain,
+    short: &mut Option<Vec<u8>>,
+    part: SendPart,
+    buffers: &mut Buffers,
+) -> usize {
+    match (short.as_mut(), part) {
+        (Some(run), SendPart::Bytes(bytes)) if run.len() + bytes.len() <= SEND_GATHER_BYTES => {
+            run.extend_from_slice(&bytes);
+            buffers.give(bytes);
+            0
+        }
+        (_, SendPart::Bytes(bytes)) => {
+            if let Some(run) = short.replace(bytes) {
+                chain.push(SendPart::Bytes(run));
+            }
+            1
+        }
+        (_, block) => {
+            if let Some(run) = short.take() {
+                chain.push(SendPart::Bytes(run));
+            }
+            chain.push(block);
+            1
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::ServerConfig;
 use super::connection::{Chunk, Connection, Slot};
-use super::handlers::{self, Handled, Metadata, Request};
+use super::handlers::{self, Handled, Metadata, Request, Scratch};
 use crate::base::limits::IN_FLIGHT_PER_CONNECTION_MAX;
 use crate::router::message::Ticket;
 use crate::shard::{Cx, Shard};
@@ -26,6 +26,7 @@ pub fn one_chunk(
     conn: &mut Connection,
     at: usize,
     config: &ServerConfig,
+    scratch: &mut Scratch,
     shard: &mut Shard,
     meta: &mut Metadata,
     cx: &mut Cx<'_>,
@@ -40,7 +41,7 @@ pub fn one_chunk(
             return Ok(());
         };
         let ticket = Ticket { shard: config.shard, conn: at as u32, generation: conn.generation, sequence };
-        let slot = one_frame(frame.bytes(), ticket, config, shard, meta, cx)?;
+        let slot = one_frame(frame.bytes(), ticket, config, scratch, shard, meta, cx)?;
         conn.frame_since = None;
         conn.push(slot);
     }
@@ -55,6 +56,7 @@ fn one_frame(
     frame: &[u8],
     ticket: Ticket,
     config: &ServerConfig,
+    scratch: &mut Scratch,
     shard: &mut Shard,
     meta: &mut Metadata,
     cx: &mut Cx<'_>,
@@ -64,7 +66,7 @@ fn one_frame(
         Err(error) => return handlers::api_versions::unsupported(&error).ok_or(Close::from(error)),
     };
     let api = header.api;
-    let mut request = Request { frame, header, ticket, config, shard, cx };
+    let mut request = Request { frame, header, ticket, config, shard, scratch, cx };
     let handled = match api {
         ApiKey::Produce => handlers::produce::handle(&mut request, meta)?,
         ApiKey::Fetch => handlers::fetch::handle(&mut request, meta)?,

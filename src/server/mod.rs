@@ -14,6 +14,7 @@
 //! - A connection's slot is reused only after `CloseConn` completed; its generation then differs, so a late reply finds nobody.
 
 mod budget;
+mod buffers;
 pub mod connection;
 pub mod dispatch;
 pub mod handlers;
@@ -34,7 +35,7 @@ use crate::wire::frame::FrameSplitter;
 
 use budget::Budget;
 use connection::{Chunk, Connection, Phase, Slot};
-use handlers::Metadata;
+use handlers::{Metadata, Scratch};
 
 /// Token kinds of the server's operations. Slot and generation are the connection's; for `ACCEPT` the slot is the listener.
 pub const TOKEN_ACCEPT: u8 = 16;
@@ -73,6 +74,9 @@ pub struct Server {
     ready: Vec<usize>,
     stalled: Vec<usize>,
     ops: Vec<(Op, Token)>,
+    /// Of the shard call at hand.
+    replies: Vec<Reply>,
+    scratch: Scratch,
     next_sweep: Mono,
     stopping: bool,
     pub sent_bytes_total: u64,
@@ -92,6 +96,8 @@ impl Server {
             ready: Vec::new(),
             stalled: Vec::new(),
             ops: Vec::new(),
+            replies: Vec::new(),
+            scratch: Scratch::default(),
             next_sweep: Mono(0),
             stopping: false,
             sent_bytes_total: 0,
@@ -145,7 +151,7 @@ impl Server {
         if conn.generation != reply.ticket.generation || conn.phase != Phase::Open {
             return;
         }
-        let Some(encoded) = conn.answer(reply) else { return };
+        let Some(encoded) = conn.answer(reply, &mut self.scratch.buffers) else { return };
         self.budget.settle(at, conn);
         self.copied_bytes_total += encoded.copied_bytes;
         if encoded.close {
@@ -293,13 +299,11 @@ impl Server {
             }
             let fetch_bytes_max = self.config.fetch_bytes_max.min(self.budget.answer_bytes_max());
             let config = ServerConfig { fetch_bytes_max, ..self.config };
-            if dispatch::one_chunk(conn, at, &config, shard, meta, cx).is_err() {
+            if dispatch::one_chunk(conn, at, &config, &mut self.scratch, shard, meta, cx).is_err() {
                 return self.close(at);
             }
             self.budget.settle(at, conn);
-            for reply in shard.take_replies().collect::<Vec<_>>() {
-                self.reply(reply);
-            }
+            self.take_replies(shard);
             self.ready.push(at);
         }
         let conn = &mut self.connections[at];
@@ -312,12 +316,20 @@ impl Server {
             let hurry =
                 Message::Hurry { shard: self.config.shard, conn: at as u32, generation: conn.generation };
             shard.handle(hurry, cx);
-            for reply in shard.take_replies().collect::<Vec<_>>() {
-                self.reply(reply);
-            }
+            self.take_replies(shard);
         } else if !conn.receiving {
             self.arm(at);
         }
+    }
+
+    /// The answers that the shard had at once.
+    fn take_replies(&mut self, shard: &mut Shard) {
+        let mut replies = std::mem::take(&mut self.replies);
+        replies.extend(shard.take_replies());
+        for reply in replies.drain(..) {
+            self.reply(reply);
+        }
+        self.replies = replies;
     }
 
     fn stall(&mut self, at: usize) {
@@ -339,7 +351,7 @@ impl Server {
         if conn.phase != Phase::Open || conn.sending {
             return;
         }
-        let chain = conn.take_owed();
+        let chain = conn.take_owed(&mut self.scratch.buffers);
         if chain.is_done() {
             if (conn.ended || stopping) && conn.owes_nothing() {
                 self.close(at);
@@ -363,8 +375,8 @@ impl Server {
             return self.close(at);
         };
         self.sent_bytes_total += u64::from(bytes);
-        chain.advance(bytes as usize);
-        if !chain.is_done() {
+        if (bytes as usize) < chain.remaining() {
+            chain.advance(bytes as usize);
             conn.sending = true;
             if bytes > 0 {
                 conn.send_since = cx.now;
@@ -373,7 +385,7 @@ impl Server {
             self.ops.push((Op::Send { conn: conn.id, chain }, token));
             return;
         }
-        conn.all_sent();
+        conn.all_sent(chain, &mut self.scratch.buffers);
         self.budget.settle(at, conn);
         self.ready.push(at);
     }

@@ -1,9 +1,11 @@
 //! What a connection remembers of a request while its shard works on it: enough to encode the response.
 
+use crate::base::few::Few;
 use crate::base::metrics::Stamps;
 use crate::io::SendPart;
 use crate::router::message::ReplyBody;
 
+use super::buffers::Buffers;
 use super::handlers::{delete_records, fetch, list_offsets, offset_for_leader_epoch, produce};
 
 pub enum Pending {
@@ -19,7 +21,7 @@ pub enum Pending {
 /// A response, ready to be sent.
 pub struct Encoded {
     /// None where the request wants no response.
-    pub parts: Option<Vec<SendPart>>,
+    pub parts: Option<Few<SendPart>>,
     pub stamps: Stamps,
     /// Kafka closes the connection instead of answering an error to acks=0.
     pub close: bool,
@@ -29,12 +31,8 @@ pub struct Encoded {
 
 impl Encoded {
     pub fn bytes(bytes: Vec<u8>) -> Encoded {
-        Encoded {
-            parts: Some(vec![SendPart::Bytes(bytes)]),
-            stamps: Stamps::default(),
-            close: false,
-            copied_bytes: 0,
-        }
+        let parts = Few::from_iter([SendPart::Bytes(bytes)]);
+        Encoded { parts: Some(parts), stamps: Stamps::default(), close: false, copied_bytes: 0 }
     }
 
     /// An answer that could not be encoded is our own bug: the client must not wait for it.
@@ -56,10 +54,10 @@ impl Pending {
         }
     }
 
-    pub fn answer(self, body: ReplyBody) -> Encoded {
+    pub fn answer(self, body: ReplyBody, buffers: &mut Buffers) -> Encoded {
         match (self, body) {
-            (Pending::Produce(waiting), ReplyBody::Produce(outcomes)) => waiting.answer(outcomes),
-            (Pending::Fetch(waiting), ReplyBody::Fetch(outcomes)) => waiting.answer(outcomes),
+            (Pending::Produce(waiting), ReplyBody::Produce(outcomes)) => waiting.answer(outcomes, buffers),
+            (Pending::Fetch(waiting), ReplyBody::Fetch(outcomes)) => waiting.answer(outcomes, buffers),
             (Pending::ListOffsets(waiting), ReplyBody::ListOffsets(outcomes)) => waiting.answer(&outcomes),
             (Pending::EpochEnds(waiting), ReplyBody::EpochEnds(outcomes)) => waiting.answer(&outcomes),
             (Pending::DeleteRecords(waiting), ReplyBody::DeleteRecords(outcomes)) => {

@@ -3,6 +3,7 @@
 use super::parked::{Parked, ParkedId};
 use super::{Cx, Shard};
 use crate::base::error::Refused;
+use crate::base::few::Few;
 use crate::base::ids::LeaderEpoch;
 use crate::io::Errno;
 use crate::io::Mono;
@@ -15,7 +16,7 @@ pub struct FetchState {
     pub serial: u64,
     pub fetch: Fetch,
     deadline: Mono,
-    outcomes: Vec<FetchOutcome>,
+    outcomes: Few<FetchOutcome>,
     /// Reads of these parts are in flight.
     reads: Vec<(usize, ColdRead)>,
     pub reads_pending: usize,
@@ -23,7 +24,7 @@ pub struct FetchState {
 
 /// One look at all parts of a fetch.
 struct Look {
-    outcomes: Vec<FetchOutcome>,
+    outcomes: Few<FetchOutcome>,
     cold: Vec<(usize, ColdRead)>,
     bytes: usize,
     /// An error or a divergence: the client wants to know at once.
@@ -55,7 +56,7 @@ impl Shard {
         let state = FetchState {
             serial: self.next_serial(),
             deadline,
-            outcomes: Vec::new(),
+            outcomes: Few::default(),
             reads: Vec::new(),
             reads_pending: 0,
             fetch,
@@ -107,9 +108,15 @@ impl Shard {
         self.read_cold(id, look.cold, cx);
     }
 
-    fn look(&mut self, parts: &[FetchPart], max_bytes: i32, read_committed: bool, cx: &mut Cx<'_>) -> Look {
+    fn look(
+        &mut self,
+        parts: &Few<FetchPart>,
+        max_bytes: i32,
+        read_committed: bool,
+        cx: &mut Cx<'_>,
+    ) -> Look {
         let mut look = Look {
-            outcomes: Vec::with_capacity(parts.len()),
+            outcomes: Few::with_capacity(parts.len()),
             cold: Vec::new(),
             bytes: 0,
             urgent: false,
@@ -192,10 +199,12 @@ impl Shard {
 
     /// Lists the request with the logs it waits on; its deadline is set once, at the first wait.
     fn wait_for_records(&mut self, id: ParkedId, deadline: Mono, first: bool) {
-        let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
-        let keys: Vec<_> = state.fetch.parts.iter().map(|part| part.key).collect();
-        for key in keys {
-            let Some(partition) = self.partitions.get(&key) else { continue };
+        let Some(Parked::Fetch(state)) = self.parked.get(id.index).filter(|it| it.serial() == id.serial)
+        else {
+            return;
+        };
+        for part in state.fetch.parts.iter() {
+            let Some(partition) = self.partitions.get(&part.key) else { continue };
             let fetches = &mut self.waiters[partition.slot.index as usize].fetches;
             if !fetches.contains(&id) {
                 fetches.push(id);

@@ -31,6 +31,7 @@ use crate::log::store::{Bounds, Event, LogSlot, Ops, Source, Store, StoreConfig,
 use crate::router::message::{Message, PartitionRules, Reply, ReplyBody, Ticket};
 
 use parked::{Parked, ParkedId, Waiters};
+use produce::Wait;
 
 /// Token kinds of the shard's operations.
 pub const TOKEN_STORE: u8 = 1;
@@ -73,6 +74,10 @@ pub struct Shard {
     /// Requests that found no memory: tried again at the next turn.
     starved: VecDeque<ParkedId>,
     replies: Vec<Reply>,
+    /// Of the produce request at hand.
+    waits: Vec<Wait>,
+    /// Of the high watermark at hand.
+    woken: Vec<ParkedId>,
     ops: Vec<(Op, Token)>,
     store_ops: Ops,
     events: Vec<Event>,
@@ -108,6 +113,8 @@ impl Shard {
             read_generation: 0,
             starved: VecDeque::new(),
             replies: Vec::new(),
+            waits: Vec::new(),
+            woken: Vec::new(),
             ops: Vec::new(),
             store_ops: Vec::new(),
             events: Vec::new(),
@@ -353,10 +360,13 @@ impl Shard {
         let index = slot.index as usize;
         let high_watermark = self.store.bounds(slot).high_watermark.get();
         self.ack_through(index, high_watermark);
-        let fetches = std::mem::take(&mut self.waiters[index].fetches);
-        for id in fetches {
+        // Those that go on waiting list themselves again.
+        let mut woken = std::mem::take(&mut self.woken);
+        std::mem::swap(&mut woken, &mut self.waiters[index].fetches);
+        for id in woken.drain(..) {
             self.wake_fetch(id, cx);
         }
+        self.woken = woken;
     }
 
     /// A file is open that reads of this log wait for.

@@ -3,8 +3,9 @@
 use super::parked::{AckWaiter, Parked, ParkedId};
 use super::{Cx, Shard};
 use crate::base::error::Refused;
+use crate::base::few::Few;
 use crate::base::offset::Offset;
-use crate::log::store::NotAppended;
+use crate::log::store::{LogSlot, NotAppended};
 use crate::router::message::{Produce, ProduceOutcome, ProducePart, ReplyBody, Ticket};
 use crate::wire::batch;
 
@@ -16,33 +17,42 @@ const LOCAL_PATIENCE_MS: u64 = 30_000;
 pub struct ProduceState {
     pub serial: u64,
     pub ticket: Ticket,
-    outcomes: Vec<ProduceOutcome>,
+    outcomes: Few<ProduceOutcome>,
     /// Per part: the ack is still due.
-    due: Vec<bool>,
+    due: Few<bool>,
     pending: usize,
+}
+
+/// An append whose ack has to wait.
+pub struct Wait {
+    part: usize,
+    slot: LogSlot,
+    next_offset: Offset,
 }
 
 impl Shard {
     pub(super) fn produce(&mut self, request: Produce<'_>, cx: &mut Cx<'_>) {
-        let mut outcomes = Vec::with_capacity(request.parts.len());
-        let mut waits = Vec::new();
+        let mut outcomes = Few::with_capacity(request.parts.len());
+        let mut due = Few::with_capacity(request.parts.len());
+        let mut waits = std::mem::take(&mut self.waits);
         for (part, asked) in request.parts.iter().enumerate() {
-            let outcome = match self.append(asked, request.version, cx) {
-                Ok((index, next_offset, outcome)) => {
-                    if request.acks != 0 {
-                        waits.push((part, index, next_offset));
-                    }
+            let appended = self.append(asked, request.version, cx);
+            due.push(request.acks != 0 && appended.is_ok());
+            outcomes.push(match appended {
+                Ok((slot, next_offset, outcome)) => {
+                    waits.push(Wait { part, slot, next_offset });
                     outcome
                 }
                 Err(refused) => refused,
-            };
-            outcomes.push(outcome);
+            });
+        }
+        if request.acks == 0 {
+            waits.clear();
         }
         if waits.is_empty() {
+            self.waits = waits;
             return self.reply(request.ticket, ReplyBody::Produce(outcomes));
         }
-        let mut due = vec![false; outcomes.len()];
-        waits.iter().for_each(|(part, ..)| due[*part] = true);
         let state = ProduceState {
             serial: self.next_serial(),
             ticket: request.ticket,
@@ -53,25 +63,25 @@ impl Shard {
         let patience = (request.timeout_ms.max(0) as u64).max(LOCAL_PATIENCE_MS);
         let deadline = cx.now.plus_ms(patience);
         let id = self.park(Parked::Produce(state), Some(deadline));
-        for (part, index, next_offset) in &waits {
-            self.waiters[*index].acks.push_back(AckWaiter { next_offset: *next_offset, id, part: *part });
+        for Wait { part, slot, next_offset } in &waits {
+            let waiter = AckWaiter { next_offset: *next_offset, id, part: *part };
+            self.waiters[slot.index as usize].acks.push_back(waiter);
         }
         // At durability=memory, and for duplicates, the watermark is there already.
-        for (_, index, _) in waits {
-            let reached = self.waiters[index].key.and_then(|key| self.bounds(&key));
-            if let Some(bounds) = reached {
-                self.ack_through(index, bounds.high_watermark.get());
-            }
+        for Wait { slot, .. } in waits.drain(..) {
+            let high_watermark = self.store.bounds(slot).high_watermark.get();
+            self.ack_through(slot.index as usize, high_watermark);
         }
+        self.waits = waits;
     }
 
-    /// Appends one part. Ok: the log's index, the offset to wait for, and the outcome to answer with then.
+    /// Appends one part. Ok: the log, the offset to wait for, and the outcome to answer with then.
     fn append(
         &mut self,
         part: &ProducePart<'_>,
         version: i16,
         cx: &mut Cx<'_>,
-    ) -> Result<(usize, Offset, ProduceOutcome), ProduceOutcome> {
+    ) -> Result<(LogSlot, Offset, ProduceOutcome), ProduceOutcome> {
         let Some(partition) = self.partitions.get(&part.key) else {
             return Err(ProduceOutcome::refused(Refused::UnknownTopicOrPartition, None));
         };
@@ -121,7 +131,7 @@ impl Shard {
             message: None,
             record: None,
         };
-        Ok((slot.index as usize, appended.next_offset, outcome))
+        Ok((slot, appended.next_offset, outcome))
     }
 
     /// Lets go the acks of a log up to its high watermark.
@@ -153,7 +163,7 @@ impl Shard {
 
     pub(super) fn time_out_produce(&mut self, id: ParkedId) {
         let Some(Parked::Produce(state)) = self.parked_mut(id) else { return };
-        for (outcome, due) in state.outcomes.iter_mut().zip(&state.due) {
+        for (outcome, due) in state.outcomes.iter_mut().zip(state.due.iter()) {
             if *due {
                 outcome.error = Some(Refused::RequestTimedOut);
             }

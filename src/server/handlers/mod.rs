@@ -4,6 +4,7 @@
 //! encode the answer ([`Pending`]).
 
 pub mod api_versions;
+mod asked;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_records;
@@ -20,13 +21,16 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 
 use super::ServerConfig;
+use super::buffers::Buffers;
 use super::pending::{Encoded, Pending};
 use crate::base::error::Refused;
 use crate::router::message::{Message, Ticket};
 use crate::shard::{Cx, Shard};
 use crate::wire::error::code;
+use crate::wire::fetch::FetchRequest;
 use crate::wire::frame::RequestHeader;
 use crate::wire::msg::{self, Call};
+use crate::wire::produce::ProduceRequest;
 
 pub use crate::server::metadata::Metadata;
 
@@ -37,6 +41,7 @@ pub struct Request<'a, 'c> {
     pub ticket: Ticket,
     pub config: &'a ServerConfig,
     pub shard: &'a mut Shard,
+    pub scratch: &'a mut Scratch,
     pub cx: &'a mut Cx<'c>,
 }
 
@@ -46,6 +51,17 @@ impl Request<'_, '_> {
         self.shard.handle(message, self.cx);
     }
 }
+
+/// Memory that one request after another uses.
+#[derive(Default)]
+pub struct Scratch {
+    pub buffers: Buffers,
+    produce: ProduceRequest,
+    fetch: FetchRequest,
+}
+
+/// Partitions of a parsed request for which memory is kept.
+const PARSED_PARTITIONS_KEPT: usize = 1024;
 
 /// What came of a request.
 pub enum Handled {
