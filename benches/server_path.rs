@@ -16,6 +16,7 @@ use corelog::controller::Controller;
 use corelog::controller::image::{Broker, Image};
 use corelog::controller::record::Record;
 use corelog::io::buffer::{Pool, RecvBuf};
+use corelog::io::clock::{Clock, ClockSource};
 use corelog::io::{ConnId, Done, FileId, ListenerId, Mono, Op, Payload, StorageCaps, Token};
 use corelog::log::store::StoreConfig;
 use corelog::server::metadata::{Ids, Metadata};
@@ -43,6 +44,8 @@ struct Machine {
     meta: Metadata,
     pool: Pool,
     now: Mono,
+    clocks: ClockSource,
+    clock: Clock,
     files: u32,
     recv: Option<Token>,
     ops: Vec<(Op, Token)>,
@@ -108,7 +111,9 @@ impl Machine {
             shard,
             meta,
             pool,
-            now: Mono(1),
+            now: Clock::Call.now(),
+            clocks: ClockSource::of_machine(),
+            clock: Clock::Call,
             files: 0,
             recv: None,
             ops: Vec::new(),
@@ -116,6 +121,14 @@ impl Machine {
         };
         machine.connect();
         machine
+    }
+
+    /// Turns for long enough that the clock of stamps is the one of a broker that has run for a while.
+    fn run_in(&mut self, smoke: bool) {
+        let begin = Instant::now();
+        while !smoke && begin.elapsed().as_millis() < 1_100 {
+            self.turn();
+        }
     }
 
     fn connect(&mut self) {
@@ -129,7 +142,7 @@ impl Machine {
     }
 
     fn server_done(&mut self, done: Done) {
-        let mut cx = Cx { pool: &mut self.pool, now: self.now, wall_ms: 0 };
+        let mut cx = Cx { pool: &mut self.pool, now: self.now, clock: self.clock, wall_ms: 0 };
         self.server.done(done, &mut self.shard, &mut self.meta, &mut cx);
     }
 
@@ -140,12 +153,13 @@ impl Machine {
             uuids += 1;
             self.shard.add_uuids(std::iter::once(Uuid([uuids; 16])));
         }
-        self.now.0 += 1000;
+        self.now = Clock::Call.now();
+        self.clock = self.clocks.turn(self.now);
         loop {
-            let mut cx = Cx { pool: &mut self.pool, now: self.now, wall_ms: 0 };
+            let mut cx = Cx { pool: &mut self.pool, now: self.now, clock: self.clock, wall_ms: 0 };
             self.shard.turn(&mut cx);
             for reply in self.shard.take_replies() {
-                self.server.reply(reply);
+                self.server.reply(reply, self.now);
             }
             self.server.turn(&mut self.shard, &mut self.meta, &mut cx);
             let mut ops = std::mem::take(&mut self.ops);
@@ -183,7 +197,7 @@ impl Machine {
         let done = Done { token, result: Ok(result), more: false, payload };
         match token.kind() {
             TOKEN_STORE | TOKEN_READ => {
-                let mut cx = Cx { pool: &mut self.pool, now: self.now, wall_ms: 0 };
+                let mut cx = Cx { pool: &mut self.pool, now: self.now, clock: self.clock, wall_ms: 0 };
                 self.shard.done(done, &mut cx);
             }
             _ => self.server_done(done),
@@ -283,6 +297,7 @@ fn main() {
     {
         let frames = produce_frames(requests, partitions, value_bytes);
         let mut machine = Machine::new();
+        machine.run_in(smoke);
         // Segments, rounds and lists come into being.
         for _ in 0..4 {
             machine.receive(RecvBuf::owned(produce_frames(64, 3, 100)));
@@ -292,6 +307,7 @@ fn main() {
     }
     for (partitions, max_bytes) in [(1, 100), (1, 64 * 1024), (16, 100)] {
         let mut machine = Machine::new();
+        machine.run_in(smoke);
         for _ in 0..40 {
             machine.receive(RecvBuf::owned(produce_frames(64, 1, 1000)[..].to_vec()));
         }

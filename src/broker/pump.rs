@@ -10,6 +10,7 @@
 //! entry into the kernel and an idle one sleeps.
 
 use crate::broker::control::{Control, TOKEN_CONTROL};
+use crate::io::clock::{Clock, ClockSource};
 use crate::io::{Done, Io, Mono, Wait};
 use crate::server::Server;
 use crate::server::handlers::Metadata;
@@ -29,6 +30,7 @@ pub struct Node {
     pub meta: Metadata,
     pub control: Control,
     dones: Vec<Done>,
+    clocks: ClockSource,
     next_disk_check: Mono,
     /// Why acks ended, once a write or a flush failed.
     pub dead: Option<String>,
@@ -54,6 +56,7 @@ const DRAIN_MS_MAX: u64 = 500;
 impl Node {
     pub fn new(io: Io, shard: Shard, server: Server, meta: Metadata, control: Control) -> Node {
         Node {
+            clocks: io.clock_source(),
             io,
             shard,
             server,
@@ -70,7 +73,9 @@ impl Node {
     pub fn begin_stop(&mut self) {
         if self.stop == Stop::Serving {
             self.stop = Stop::Draining(self.io.now().plus_ms(DRAIN_MS_MAX));
-            let mut cx = Cx { now: self.io.now(), wall_ms: self.io.wall_ms(), pool: self.io.pool() };
+            let now = self.io.now();
+            let clock = self.clocks.turn(now);
+            let mut cx = Cx { now, clock, wall_ms: self.io.wall_ms(), pool: self.io.pool() };
             self.shard.begin_drain(&mut cx);
             self.server.begin_stop();
         }
@@ -85,8 +90,9 @@ impl Node {
         let wait = self.wait();
         self.io.turn(wait, &mut self.dones);
         let (now, wall_ms) = (self.io.now(), self.io.wall_ms());
-        self.complete(now, wall_ms);
-        self.work(now, wall_ms);
+        let clock = self.clocks.turn(now);
+        self.complete(now, clock, wall_ms);
+        self.work(now, clock, wall_ms);
         self.push();
         self.tend(now);
     }
@@ -101,10 +107,10 @@ impl Node {
         Wait::Until(next.min(now.plus_ms(SLEEP_MS_MAX)))
     }
 
-    fn complete(&mut self, now: Mono, wall_ms: i64) {
+    fn complete(&mut self, now: Mono, clock: Clock, wall_ms: i64) {
         let mut dones = std::mem::take(&mut self.dones);
         for done in dones.drain(..) {
-            let mut cx = Cx { now, wall_ms, pool: self.io.pool() };
+            let mut cx = Cx { now, clock, wall_ms, pool: self.io.pool() };
             match done.token.kind() {
                 TOKEN_STORE | TOKEN_READ => self.shard.done(done, &mut cx),
                 TOKEN_CONTROL => self.control.done(done, &mut self.meta, &mut self.shard, &mut cx),
@@ -114,15 +120,16 @@ impl Node {
         self.dones = dones;
     }
 
-    fn work(&mut self, now: Mono, wall_ms: i64) {
-        let mut cx = Cx { now, wall_ms, pool: self.io.pool() };
+    fn work(&mut self, now: Mono, clock: Clock, wall_ms: i64) {
+        let mut cx = Cx { now, clock, wall_ms, pool: self.io.pool() };
         self.control.turn(&mut self.meta, &mut self.shard, &mut cx);
         for answer in self.meta.take_answers() {
-            self.server.reply_bytes(answer.ticket, answer.bytes);
+            self.server.reply_bytes(answer.ticket, answer.bytes, clock.now());
         }
         self.shard.turn(&mut cx);
+        let replied = clock.now();
         for reply in self.shard.take_replies() {
-            self.server.reply(reply);
+            self.server.reply(reply, replied);
         }
         self.server.turn(&mut self.shard, &mut self.meta, &mut cx);
         for notice in self.shard.take_notices() {

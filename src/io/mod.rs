@@ -42,6 +42,7 @@
 //! - `Token`s of cancelled `Recv`s still complete; a connection may be reused only after its last `Done`.
 
 pub mod buffer;
+pub mod clock;
 pub mod signal;
 pub mod sim;
 pub mod uring;
@@ -438,6 +439,14 @@ impl Io {
     /// The monotonic clock.
     pub fn now(&self) -> Mono {
         each_driver!(self, io => io.now())
+    }
+
+    /// What the clocks of turns are made by.
+    pub fn clock_source(&self) -> clock::ClockSource {
+        match self {
+            Io::Sim(_) => clock::ClockSource::still(),
+            _ => clock::ClockSource::of_machine(),
+        }
     }
 
     /// The wall clock, in milliseconds since 1970. May jump and step back.

@@ -6,6 +6,7 @@
 use crate::base::error::Refused;
 use crate::base::few::Few;
 use crate::base::ids::{LeaderEpoch, PartitionKey, ShardId};
+use crate::base::metrics::Stamps;
 use crate::base::offset::{HighWatermark, LastStable, LogStart, Offset};
 use crate::log::store::{LogConfig, Records};
 
@@ -205,6 +206,8 @@ pub struct DeleteRecordsOutcome {
 pub struct Reply {
     pub ticket: Ticket,
     pub body: ReplyBody,
+    /// What the owner stamped.
+    pub stamps: Stamps,
 }
 
 pub enum ReplyBody {

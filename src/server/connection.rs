@@ -4,19 +4,21 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::buffers::Buffers;
+use super::handlers::Scratch;
 use super::pending::Pending;
 use crate::base::few::Few;
 use crate::base::limits::{SEND_GATHER_BYTES, SEND_PARTS_MAX};
-use crate::base::metrics::Stamps;
+use crate::base::metrics::{Stages, Stamp, Stamps};
 use crate::io::buffer::RecvBuf;
 use crate::io::{ConnId, Mono, SendChain, SendPart};
 use crate::router::message::Reply;
 use crate::wire::frame::FrameSplitter;
 
-/// Bytes that arrived, and how many of them are parsed.
+/// Bytes that arrived, how many of them are parsed, and in which turn they came.
 pub struct Chunk {
     pub buf: RecvBuf,
     pub at: usize,
+    pub received: Mono,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ const WAITING_PART_BYTES: u64 = 256;
 
 /// A request's place in the queue of responses.
 pub enum Slot {
-    Waiting(Pending),
+    Waiting(Pending, Stamps),
     /// To be sent as soon as it is at the head.
     Ready(Few<SendPart>, Stamps),
     /// acks=0: answered by nothing.
@@ -42,18 +44,18 @@ impl Slot {
     /// Memory that it stands for.
     fn bytes_held(&self) -> u64 {
         match self {
-            Slot::Waiting(pending) => pending.parts() as u64 * WAITING_PART_BYTES,
+            Slot::Waiting(pending, _) => pending.parts() as u64 * WAITING_PART_BYTES,
             Slot::Ready(parts, _) => parts.iter().map(|part| part.as_slice().len() as u64).sum(),
             Slot::Silent => 0,
         }
     }
 
-    fn is_fetch(&self) -> bool {
-        matches!(self, Slot::Waiting(Pending::Fetch(_)))
+    pub fn bytes(bytes: Vec<u8>, stamps: Stamps) -> Slot {
+        Slot::Ready(Few::from_iter([SendPart::Bytes(bytes)]), stamps)
     }
 
-    pub fn bytes(bytes: Vec<u8>) -> Slot {
-        Slot::Ready(Few::from_iter([SendPart::Bytes(bytes)]), Stamps::default())
+    fn is_fetch(&self) -> bool {
+        matches!(self, Slot::Waiting(Pending::Fetch(_), _))
     }
 }
 
@@ -77,6 +79,10 @@ pub struct Connection {
     sending_bytes: u64,
     /// The chain of the last send, for the next one.
     chain: SendChain,
+    /// Stamps of the requests whose answers the send in flight holds.
+    in_send: Vec<Stamps>,
+    /// Slots at the head of the queue that are ready, and stamped so.
+    ready: usize,
     /// Fetches in the queue that wait.
     fetches: usize,
     /// What the server's budget counts for this connection, and for its inbox.
@@ -114,6 +120,8 @@ impl Connection {
             queue_bytes: 0,
             sending_bytes: 0,
             chain: SendChain::default(),
+            in_send: Vec::new(),
+            ready: 0,
             fetches: 0,
             charged: 0,
             inbox_charged: 0,
@@ -154,10 +162,21 @@ impl Connection {
     }
 
     /// The peer took all of the last send, which was this.
-    pub fn all_sent(&mut self, mut chain: SendChain, buffers: &mut Buffers) {
+    pub fn all_sent(
+        &mut self,
+        mut chain: SendChain,
+        now: Mono,
+        scratch: &mut Scratch,
+        stages: &mut [Stages],
+    ) {
         self.sending_bytes = 0;
-        chain.clear(|bytes| buffers.give(bytes));
+        chain.clear(|bytes| scratch.buffers.give(bytes));
         self.chain = chain;
+        for stamps in &mut self.in_send {
+            stamps.set(Stamp::Sent, now.0);
+            stages[stamps.path as usize].record(stamps);
+        }
+        self.in_send.clear();
     }
 
     pub fn push(&mut self, slot: Slot) {
@@ -175,16 +194,17 @@ impl Connection {
     /// Copies the inbox out of the receive buffers.
     pub fn own_inbox(&mut self) {
         for chunk in self.inbox.iter_mut().filter(|chunk| chunk.buf.is_pooled()) {
-            *chunk = Chunk { buf: RecvBuf::owned(chunk.buf[chunk.at..].to_vec()), at: 0 };
+            chunk.buf = RecvBuf::owned(chunk.buf[chunk.at..].to_vec());
+            chunk.at = 0;
         }
     }
 
     /// Replaces a waiting place by its answer.
-    pub fn put(&mut self, sequence: u64, slot: Slot) {
-        if let Some(at) = sequence.checked_sub(self.head)
-            && (at as usize) < self.queue.len()
-        {
-            self.replace(at as usize, slot);
+    pub fn put(&mut self, sequence: u64, bytes: Vec<u8>) {
+        let Some(at) = sequence.checked_sub(self.head).map(|at| at as usize) else { return };
+        if let Some(Slot::Waiting(_, stamps)) = self.queue.get(at) {
+            let slot = Slot::bytes(bytes, *stamps);
+            self.replace(at, slot);
         }
     }
 
@@ -200,29 +220,44 @@ impl Connection {
     /// Encodes a shard's reply into its place. None if nobody waits there.
     pub fn answer(&mut self, reply: Reply, buffers: &mut Buffers) -> Option<Answered> {
         let at = reply.ticket.sequence.checked_sub(self.head)? as usize;
-        if !matches!(self.queue.get(at)?, Slot::Waiting(_)) {
+        if !matches!(self.queue.get(at)?, Slot::Waiting(..)) {
             return None;
         }
-        let Slot::Waiting(pending) = self.replace(at, Slot::Silent) else { return None };
+        let Slot::Waiting(pending, mut stamps) = self.replace(at, Slot::Silent) else { return None };
         let encoded = pending.answer(reply.body, buffers);
         if let Some(parts) = encoded.parts {
-            self.replace(at, Slot::Ready(parts, encoded.stamps));
+            stamps.merge(&reply.stamps);
+            if stamps.get(Stamp::Owned) == 0 {
+                stamps.set(Stamp::Owned, stamps.get(Stamp::Parsed));
+            }
+            self.replace(at, Slot::Ready(parts, stamps));
         }
         Some(Answered { close: encoded.close, copied_bytes: encoded.copied_bytes })
     }
 
+    /// Stamps the answers whose turn it is: each that is ready, up to the first that is not.
+    pub fn stamp_ready(&mut self, now: Mono) {
+        while let Some(slot) = self.queue.get_mut(self.ready) {
+            match slot {
+                Slot::Waiting(..) => return,
+                Slot::Ready(_, stamps) => stamps.set(Stamp::Replied, now.0),
+                Slot::Silent => {}
+            }
+            self.ready += 1;
+        }
+    }
+
     /// Everything at the head that is ready, in order, up to one send's worth of parts. Short answers share one.
-    pub fn take_owed(&mut self, buffers: &mut Buffers) -> SendChain {
+    pub fn take_owed(&mut self, now: Mono, buffers: &mut Buffers) -> SendChain {
         let mut chain = std::mem::take(&mut self.chain);
         let mut parts = 0;
         let mut short = None;
-        while parts < SEND_PARTS_MAX {
-            match self.queue.front() {
-                Some(Slot::Ready(..) | Slot::Silent) => {}
-                _ => break,
-            }
+        while parts < SEND_PARTS_MAX && self.ready > 0 {
             self.head += 1;
-            let Some(Slot::Ready(ready, _)) = self.queue.pop_front() else { continue };
+            self.ready -= 1;
+            let Some(Slot::Ready(ready, mut stamps)) = self.queue.pop_front() else { continue };
+            stamps.set(Stamp::Send, now.0);
+            self.in_send.push(stamps);
             for part in ready {
                 let bytes = part.as_slice().len();
                 self.queue_bytes -= bytes as u64;

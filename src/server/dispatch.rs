@@ -4,6 +4,7 @@ use super::ServerConfig;
 use super::connection::{Chunk, Connection, Slot};
 use super::handlers::{self, Handled, Metadata, Request, Scratch};
 use crate::base::limits::IN_FLIGHT_PER_CONNECTION_MAX;
+use crate::base::metrics::{Path, Stamp, Stamps};
 use crate::router::message::Ticket;
 use crate::shard::{Cx, Shard};
 use crate::wire::api::ApiKey;
@@ -31,7 +32,7 @@ pub fn one_chunk(
     meta: &mut Metadata,
     cx: &mut Cx<'_>,
 ) -> Result<(), Close> {
-    let Some(Chunk { mut buf, at: parsed }) = conn.inbox.pop_front() else { return Ok(()) };
+    let Some(Chunk { mut buf, at: parsed, received }) = conn.inbox.pop_front() else { return Ok(()) };
     let total = buf.len();
     let mut rest = &mut buf[parsed..];
     while conn.queue_len() < IN_FLIGHT_PER_CONNECTION_MAX && !conn.is_fetching() {
@@ -41,13 +42,16 @@ pub fn one_chunk(
             return Ok(());
         };
         let ticket = Ticket { shard: config.shard, conn: at as u32, generation: conn.generation, sequence };
-        let slot = one_frame(frame.bytes(), ticket, config, scratch, shard, meta, cx)?;
+        let mut stamps = Stamps::default();
+        stamps.set(Stamp::Rx, received.0);
+        stamps.set(Stamp::FirstByte, conn.frame_since.map_or(received.0, |since| since.0.min(received.0)));
+        let slot = one_frame(frame.bytes(), ticket, stamps, config, scratch, shard, meta, cx)?;
         conn.frame_since = None;
         conn.push(slot);
     }
     let left = rest.len();
     if left > 0 {
-        conn.inbox.push_front(Chunk { buf, at: total - left });
+        conn.inbox.push_front(Chunk { buf, at: total - left, received });
     }
     Ok(())
 }
@@ -55,6 +59,7 @@ pub fn one_chunk(
 fn one_frame(
     frame: &[u8],
     ticket: Ticket,
+    stamps: Stamps,
     config: &ServerConfig,
     scratch: &mut Scratch,
     shard: &mut Shard,
@@ -63,10 +68,10 @@ fn one_frame(
 ) -> Result<Slot, Close> {
     let header = match RequestHeader::parse(frame) {
         Ok(header) => header,
-        Err(error) => return handlers::api_versions::unsupported(&error).ok_or(Close::from(error)),
+        Err(error) => return handlers::api_versions::unsupported(&error, stamps).ok_or(Close::from(error)),
     };
     let api = header.api;
-    let mut request = Request { frame, header, ticket, config, shard, scratch, cx };
+    let mut request = Request { frame, header, ticket, config, shard, scratch, stamps, cx };
     let handled = match api {
         ApiKey::Produce => handlers::produce::handle(&mut request, meta)?,
         ApiKey::Fetch => handlers::fetch::handle(&mut request, meta)?,
@@ -84,11 +89,15 @@ fn one_frame(
         ApiKey::IncrementalAlterConfigs => handlers::incremental_alter_configs::handle(&mut request, meta)?,
         ApiKey::DescribeCluster => handlers::describe_cluster::handle(&mut request, meta)?,
     };
+    if request.stamps.get(Stamp::Parsed) == 0 {
+        request.parsed(Path::Other);
+    }
+    let stamps = request.stamps;
     match handled {
-        Handled::Wait(pending) => Ok(Slot::Waiting(pending)),
+        Handled::Wait(pending) => Ok(Slot::Waiting(pending, stamps)),
         Handled::Encoded(encoded) if encoded.close => Err(Close),
         Handled::Encoded(encoded) => Ok(match encoded.parts {
-            Some(parts) => Slot::Ready(parts, encoded.stamps),
+            Some(parts) => Slot::Ready(parts, stamps),
             None => Slot::Silent,
         }),
     }

@@ -28,13 +28,14 @@ use slab::Slab;
 
 use crate::base::ids::ShardId;
 use crate::base::limits::CONNECTIONS_PER_SHARD_MAX;
+use crate::base::metrics::{Path, Stages};
 use crate::io::{ConnId, Done, Errno, ListenerId, Mono, Op, Payload, Token};
 use crate::router::message::{Message, Reply, Ticket};
 use crate::shard::{Cx, Shard};
 use crate::wire::frame::FrameSplitter;
 
 use budget::Budget;
-use connection::{Chunk, Connection, Phase, Slot};
+use connection::{Chunk, Connection, Phase};
 use handlers::{Metadata, Scratch};
 
 /// Token kinds of the server's operations. Slot and generation are the connection's; for `ACCEPT` the slot is the listener.
@@ -76,6 +77,8 @@ pub struct Server {
     ops: Vec<(Op, Token)>,
     /// Of the shard call at hand.
     replies: Vec<Reply>,
+    /// By path.
+    stages: [Stages; 3],
     scratch: Scratch,
     next_sweep: Mono,
     stopping: bool,
@@ -97,6 +100,7 @@ impl Server {
             stalled: Vec::new(),
             ops: Vec::new(),
             replies: Vec::new(),
+            stages: [Stages::default(); 3],
             scratch: Scratch::default(),
             next_sweep: Mono(0),
             stopping: false,
@@ -116,6 +120,11 @@ impl Server {
 
     pub fn connections(&self) -> usize {
         self.connections.len()
+    }
+
+    /// Where the time of the requests of this path went.
+    pub fn stages(&self, path: Path) -> &Stages {
+        &self.stages[path as usize]
     }
 
     pub fn take_ops(&mut self) -> std::vec::Drain<'_, (Op, Token)> {
@@ -145,13 +154,14 @@ impl Server {
     }
 
     /// An answer of a shard to one of our connections.
-    pub fn reply(&mut self, reply: Reply) {
+    pub fn reply(&mut self, reply: Reply, now: Mono) {
         let at = reply.ticket.conn as usize;
         let Some(conn) = self.connections.get_mut(at) else { return };
         if conn.generation != reply.ticket.generation || conn.phase != Phase::Open {
             return;
         }
         let Some(encoded) = conn.answer(reply, &mut self.scratch.buffers) else { return };
+        conn.stamp_ready(now);
         self.budget.settle(at, conn);
         self.copied_bytes_total += encoded.copied_bytes;
         if encoded.close {
@@ -161,11 +171,12 @@ impl Server {
     }
 
     /// An answer to a request that waited for metadata.
-    pub fn reply_bytes(&mut self, ticket: Ticket, bytes: Vec<u8>) {
+    pub fn reply_bytes(&mut self, ticket: Ticket, bytes: Vec<u8>, now: Mono) {
         let at = ticket.conn as usize;
         let Some(conn) = self.connections.get_mut(at) else { return };
         if conn.generation == ticket.generation && conn.phase == Phase::Open {
-            conn.put(ticket.sequence, Slot::bytes(bytes));
+            conn.put(ticket.sequence, bytes);
+            conn.stamp_ready(now);
             self.budget.settle(at, conn);
             self.ready.push(at);
         }
@@ -179,7 +190,7 @@ impl Server {
                 self.work_inbox(at, shard, meta, cx);
             }
         }
-        self.flush_sends(cx.now);
+        self.flush_sends(cx);
         if cx.now >= self.next_sweep {
             self.next_sweep = cx.now.plus_ms(1_000);
             self.sweep(cx.now);
@@ -187,7 +198,12 @@ impl Server {
     }
 
     /// One send per connection with all it is owed, then its inbox, which may have waited for that.
-    pub fn flush_sends(&mut self, now: Mono) {
+    fn flush_sends(&mut self, cx: &Cx<'_>) {
+        if self.ready.is_empty() {
+            return;
+        }
+        // They enter the kernel together, at the end of this turn.
+        let now = cx.clock.now();
         let mut ready = std::mem::take(&mut self.ready);
         for at in ready.drain(..) {
             self.send_owed(at, now);
@@ -265,7 +281,7 @@ impl Server {
         match (done.result, done.payload) {
             (Ok(_), Payload::Received(buf)) => {
                 conn.last_heard = cx.now;
-                conn.inbox.push_back(Chunk { buf, at: 0 });
+                conn.inbox.push_back(Chunk { buf, at: 0, received: cx.now });
             }
             (Ok(_), _) => conn.ended = true,
             (Err(Errno::NOBUFS | Errno::CANCELED | Errno::AGAIN), _) => {}
@@ -302,8 +318,9 @@ impl Server {
             if dispatch::one_chunk(conn, at, &config, &mut self.scratch, shard, meta, cx).is_err() {
                 return self.close(at);
             }
+            conn.stamp_ready(cx.clock.now());
             self.budget.settle(at, conn);
-            self.take_replies(shard);
+            self.take_replies(shard, cx);
             self.ready.push(at);
         }
         let conn = &mut self.connections[at];
@@ -316,18 +333,21 @@ impl Server {
             let hurry =
                 Message::Hurry { shard: self.config.shard, conn: at as u32, generation: conn.generation };
             shard.handle(hurry, cx);
-            self.take_replies(shard);
+            self.take_replies(shard, cx);
         } else if !conn.receiving {
             self.arm(at);
         }
     }
 
     /// The answers that the shard had at once.
-    fn take_replies(&mut self, shard: &mut Shard) {
+    fn take_replies(&mut self, shard: &mut Shard, cx: &Cx<'_>) {
         let mut replies = std::mem::take(&mut self.replies);
         replies.extend(shard.take_replies());
-        for reply in replies.drain(..) {
-            self.reply(reply);
+        if !replies.is_empty() {
+            let now = cx.clock.now();
+            for reply in replies.drain(..) {
+                self.reply(reply, now);
+            }
         }
         self.replies = replies;
     }
@@ -351,7 +371,7 @@ impl Server {
         if conn.phase != Phase::Open || conn.sending {
             return;
         }
-        let chain = conn.take_owed(&mut self.scratch.buffers);
+        let chain = conn.take_owed(now, &mut self.scratch.buffers);
         if chain.is_done() {
             if (conn.ended || stopping) && conn.owes_nothing() {
                 self.close(at);
@@ -385,7 +405,7 @@ impl Server {
             self.ops.push((Op::Send { conn: conn.id, chain }, token));
             return;
         }
-        conn.all_sent(chain, &mut self.scratch.buffers);
+        conn.all_sent(chain, cx.now, &mut self.scratch, &mut self.stages);
         self.budget.settle(at, conn);
         self.ready.push(at);
     }

@@ -1,7 +1,6 @@
 //! What a connection remembers of a request while its shard works on it: enough to encode the response.
 
 use crate::base::few::Few;
-use crate::base::metrics::Stamps;
 use crate::io::SendPart;
 use crate::router::message::ReplyBody;
 
@@ -22,7 +21,6 @@ pub enum Pending {
 pub struct Encoded {
     /// None where the request wants no response.
     pub parts: Option<Few<SendPart>>,
-    pub stamps: Stamps,
     /// Kafka closes the connection instead of answering an error to acks=0.
     pub close: bool,
     /// Record bytes that were copied to make few large parts out of many small ones.
@@ -32,12 +30,12 @@ pub struct Encoded {
 impl Encoded {
     pub fn bytes(bytes: Vec<u8>) -> Encoded {
         let parts = Few::from_iter([SendPart::Bytes(bytes)]);
-        Encoded { parts: Some(parts), stamps: Stamps::default(), close: false, copied_bytes: 0 }
+        Encoded { parts: Some(parts), close: false, copied_bytes: 0 }
     }
 
     /// An answer that could not be encoded is our own bug: the client must not wait for it.
     pub fn failed() -> Encoded {
-        Encoded { parts: None, stamps: Stamps::default(), close: true, copied_bytes: 0 }
+        Encoded { parts: None, close: true, copied_bytes: 0 }
     }
 }
 

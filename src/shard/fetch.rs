@@ -5,6 +5,7 @@ use super::{Cx, Shard};
 use crate::base::error::Refused;
 use crate::base::few::Few;
 use crate::base::ids::LeaderEpoch;
+use crate::base::metrics::{Stamp, Stamps};
 use crate::io::Errno;
 use crate::io::Mono;
 use crate::io::buffer::Block;
@@ -20,6 +21,7 @@ pub struct FetchState {
     /// Reads of these parts are in flight.
     reads: Vec<(usize, ColdRead)>,
     pub reads_pending: usize,
+    stamps: Stamps,
 }
 
 /// One look at all parts of a fetch.
@@ -59,6 +61,7 @@ impl Shard {
             outcomes: Few::default(),
             reads: Vec::new(),
             reads_pending: 0,
+            stamps: self.owned(fetch.ticket, cx),
             fetch,
         };
         let id = self.park(Parked::Fetch(state), None);
@@ -97,13 +100,20 @@ impl Shard {
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         state.fetch.parts = parts;
         if !answer {
+            if occasion == Occasion::First {
+                state.stamps.set(Stamp::Parked, cx.clock.now().0);
+            }
             // The plans are dropped with the look: they hold no memory but pins, and files stay open only for reads.
             self.drop_cold(look.cold);
             return self.wait_for_records(id, deadline, occasion == Occasion::First);
         }
+        if state.stamps.get(Stamp::Parked) > 0 {
+            state.stamps.set_behind(Stamp::Woken, Stamp::Parked, cx.now.0);
+        }
+        state.stamps.set(Stamp::Submitted, cx.clock.now().0);
         state.outcomes = look.outcomes;
         if look.cold.is_empty() {
-            return self.finish_fetch(id);
+            return self.finish_fetch(id, cx);
         }
         self.read_cold(id, look.cold, cx);
     }
@@ -232,7 +242,7 @@ impl Shard {
         state.reads = started;
         match (starved, has_records) {
             (false, _) => {}
-            (true, true) => self.finish_fetch(id),
+            (true, true) => self.finish_fetch(id, cx),
             (true, false) => self.starved.push_back(id),
         }
     }
@@ -274,13 +284,14 @@ impl Shard {
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         state.reads_pending -= 1;
         if state.reads_pending == 0 {
-            self.finish_fetch(id);
+            self.finish_fetch(id, cx);
         }
     }
 
-    fn finish_fetch(&mut self, id: ParkedId) {
-        if let Some(Parked::Fetch(state)) = self.unpark(id) {
-            self.reply(state.fetch.ticket, ReplyBody::Fetch(state.outcomes));
+    fn finish_fetch(&mut self, id: ParkedId, cx: &Cx<'_>) {
+        if let Some(Parked::Fetch(mut state)) = self.unpark(id) {
+            state.stamps.set_behind(Stamp::Written, Stamp::Submitted, cx.now.0);
+            self.reply_stamped(state.fetch.ticket, ReplyBody::Fetch(state.outcomes), state.stamps);
         }
     }
 }

@@ -23,9 +23,10 @@ use slab::Slab;
 
 use crate::base::error::{Fatal, Refused};
 use crate::base::ids::{LeaderEpoch, PartitionKey, ShardId, Uuid};
-use crate::base::metrics::Counters;
+use crate::base::metrics::{Counters, Stamps};
 use crate::base::offset::Offset;
 use crate::io::buffer::{Block, Pool};
+use crate::io::clock::Clock;
 use crate::io::{Done, Errno, Mono, Op, Payload, Token};
 use crate::log::store::{Bounds, Event, LogSlot, Ops, Source, Store, StoreConfig, Tag};
 use crate::router::message::{Message, PartitionRules, Reply, ReplyBody, Ticket};
@@ -37,10 +38,11 @@ use produce::Wait;
 pub const TOKEN_STORE: u8 = 1;
 pub const TOKEN_READ: u8 = 2;
 
-/// What a call may use of the world: the shard's memory and the time.
+/// What a call may use of the world: the shard's memory and the time. `now` is that of the turn, `clock` goes on.
 pub struct Cx<'a> {
     pub pool: &'a mut Pool,
     pub now: Mono,
+    pub clock: Clock,
     pub wall_ms: i64,
 }
 
@@ -326,7 +328,11 @@ impl Shard {
     }
 
     fn reply(&mut self, ticket: Ticket, body: ReplyBody) {
-        self.replies.push(Reply { ticket, body });
+        self.reply_stamped(ticket, body, Stamps::default());
+    }
+
+    fn reply_stamped(&mut self, ticket: Ticket, body: ReplyBody, stamps: Stamps) {
+        self.replies.push(Reply { ticket, body, stamps });
     }
 
     fn wrap_store_ops(&mut self) {
@@ -358,8 +364,7 @@ impl Shard {
     /// The high watermark of a log moved: acks leave, fetches look again.
     fn advance(&mut self, slot: LogSlot, cx: &mut Cx<'_>) {
         let index = slot.index as usize;
-        let high_watermark = self.store.bounds(slot).high_watermark.get();
-        self.ack_through(index, high_watermark);
+        self.ack_through(slot, cx.now);
         // Those that go on waiting list themselves again.
         let mut woken = std::mem::take(&mut self.woken);
         std::mem::swap(&mut woken, &mut self.waiters[index].fetches);

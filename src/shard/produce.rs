@@ -4,7 +4,9 @@ use super::parked::{AckWaiter, Parked, ParkedId};
 use super::{Cx, Shard};
 use crate::base::error::Refused;
 use crate::base::few::Few;
+use crate::base::metrics::{Stamp, Stamps};
 use crate::base::offset::Offset;
+use crate::io::Mono;
 use crate::log::store::{LogSlot, NotAppended};
 use crate::router::message::{Produce, ProduceOutcome, ProducePart, ReplyBody, Ticket};
 use crate::wire::batch;
@@ -21,6 +23,7 @@ pub struct ProduceState {
     /// Per part: the ack is still due.
     due: Few<bool>,
     pending: usize,
+    stamps: Stamps,
 }
 
 /// An append whose ack has to wait.
@@ -46,12 +49,14 @@ impl Shard {
                 Err(refused) => refused,
             });
         }
+        let mut stamps = self.owned(request.ticket, cx);
+        stamps.set(Stamp::Appended, cx.clock.now().0);
         if request.acks == 0 {
             waits.clear();
         }
         if waits.is_empty() {
             self.waits = waits;
-            return self.reply(request.ticket, ReplyBody::Produce(outcomes));
+            return self.reply_stamped(request.ticket, ReplyBody::Produce(outcomes), stamps);
         }
         let state = ProduceState {
             serial: self.next_serial(),
@@ -59,6 +64,7 @@ impl Shard {
             outcomes,
             due,
             pending: waits.len(),
+            stamps,
         };
         let patience = (request.timeout_ms.max(0) as u64).max(LOCAL_PATIENCE_MS);
         let deadline = cx.now.plus_ms(patience);
@@ -69,8 +75,7 @@ impl Shard {
         }
         // At durability=memory, and for duplicates, the watermark is there already.
         for Wait { slot, .. } in waits.drain(..) {
-            let high_watermark = self.store.bounds(slot).high_watermark.get();
-            self.ack_through(slot.index as usize, high_watermark);
+            self.ack_through(slot, cx.now);
         }
         self.waits = waits;
     }
@@ -135,14 +140,41 @@ impl Shard {
     }
 
     /// Lets go the acks of a log up to its high watermark.
-    pub(super) fn ack_through(&mut self, index: usize, high_watermark: Offset) {
+    pub(super) fn ack_through(&mut self, slot: LogSlot, now: Mono) {
+        let (index, bounds) = (slot.index as usize, self.store.bounds(slot));
         while let Some(ack) = self.waiters[index].acks.front() {
-            if ack.next_offset > high_watermark {
+            if ack.next_offset > bounds.high_watermark.get() {
                 return;
             }
             let ack = self.waiters[index].acks.pop_front().expect("looked at above");
+            let durable = ack.next_offset <= bounds.durable.get();
+            self.stamp_ack(&ack, slot, durable, now);
             self.settle_ack(ack.id, ack.part, None);
         }
+    }
+
+    /// The part that is acknowledged last leaves its stamps. A batch that nothing was written for, or not yet, leaves only the last.
+    fn stamp_ack(&mut self, ack: &AckWaiter, slot: LogSlot, durable: bool, now: Mono) {
+        let mark = self.store.pass_mark(slot, ack.next_offset);
+        let Some(Parked::Produce(state)) = self.parked_mut(ack.id) else { return };
+        let stamps = &mut state.stamps;
+        if let Some(mark) = mark.filter(|mark| mark.written > Mono(0)) {
+            stamps.set_behind(Stamp::Submitted, Stamp::Appended, mark.submitted.0);
+            stamps.set_behind(Stamp::Written, Stamp::Submitted, mark.written.0);
+            if durable {
+                stamps.set_behind(Stamp::Durable, Stamp::Written, now.0);
+            }
+        }
+        stamps.set_behind(Stamp::Committed, Stamp::Appended, now.0);
+    }
+
+    /// The stamps of a request that this shard begins to work on. One of a connection that lives here was not on its way.
+    pub(super) fn owned(&self, ticket: Ticket, cx: &Cx<'_>) -> Stamps {
+        let mut stamps = Stamps::default();
+        if ticket.shard != self.id {
+            stamps.set(Stamp::Owned, cx.now.0);
+        }
+        stamps
     }
 
     /// One part is done, well or not; the reply leaves with the last.
@@ -173,7 +205,7 @@ impl Shard {
 
     fn finish_produce(&mut self, id: ParkedId) {
         if let Some(Parked::Produce(state)) = self.unpark(id) {
-            self.reply(state.ticket, ReplyBody::Produce(state.outcomes));
+            self.reply_stamped(state.ticket, ReplyBody::Produce(state.outcomes), state.stamps);
         }
     }
 }

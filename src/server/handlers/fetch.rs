@@ -14,7 +14,7 @@ use crate::base::error::Refused;
 use crate::base::few::Few;
 use crate::base::ids::{LeaderEpoch, PartitionIndex};
 use crate::base::limits::{SEND_GATHER_BYTES, SEND_PARTS_MAX};
-use crate::base::metrics::Stamps;
+use crate::base::metrics::Path;
 use crate::base::offset::Offset;
 use crate::io::SendPart;
 use crate::io::buffer::BlockSlice;
@@ -53,6 +53,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
     if body.partitions.capacity().max(body.forgotten_partitions.capacity()) <= PARSED_PARTITIONS_KEPT {
         request.scratch.fetch = body;
     }
+    request.parsed(Path::Fetch);
     request.ask(Message::Fetch(fetch));
     Ok(Handled::Wait(Pending::Fetch(waiting)))
 }
@@ -153,7 +154,7 @@ impl Waiting {
         }
         let (parts, copied_bytes) = weave(&out, records, buffers);
         buffers.give(out);
-        Encoded { parts: Some(parts), stamps: Stamps::default(), close: false, copied_bytes }
+        Encoded { parts: Some(parts), close: false, copied_bytes }
     }
 
     fn partition(&self, index: i32, outcome: &FetchOutcome) -> FetchedPartition<'static> {

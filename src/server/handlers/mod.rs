@@ -24,6 +24,7 @@ use super::ServerConfig;
 use super::buffers::Buffers;
 use super::pending::{Encoded, Pending};
 use crate::base::error::Refused;
+use crate::base::metrics::{Path, Stamp, Stamps};
 use crate::router::message::{Message, Ticket};
 use crate::shard::{Cx, Shard};
 use crate::wire::error::code;
@@ -42,10 +43,17 @@ pub struct Request<'a, 'c> {
     pub config: &'a ServerConfig,
     pub shard: &'a mut Shard,
     pub scratch: &'a mut Scratch,
+    pub stamps: Stamps,
     pub cx: &'a mut Cx<'c>,
 }
 
 impl Request<'_, '_> {
+    /// Header and body are parsed: what follows is the work.
+    pub fn parsed(&mut self, path: Path) {
+        self.stamps.path = path;
+        self.stamps.set(Stamp::Parsed, self.cx.clock.now().0);
+    }
+
     /// Asks the shard that owns the partitions. The reply comes back by the ticket.
     pub fn ask(&mut self, message: Message<'_>) {
         self.shard.handle(message, self.cx);

@@ -15,7 +15,7 @@ use super::{Handled, Metadata, PARSED_PARTITIONS_KEPT, Request, error_code};
 use crate::base::error::Refused;
 use crate::base::few::Few;
 use crate::base::ids::PartitionIndex;
-use crate::base::metrics::Stamps;
+use crate::base::metrics::Path;
 use crate::router::message::{Message, Produce, ProduceOutcome, ProducePart};
 use crate::server::buffers::Buffers;
 use crate::server::pending::{Encoded, Pending};
@@ -41,6 +41,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
     if body.partitions.capacity() <= PARSED_PARTITIONS_KEPT {
         request.scratch.produce = body;
     }
+    request.parsed(Path::Produce);
     request.ask(Message::Produce(produce));
     Ok(Handled::Wait(Pending::Produce(waiting)))
 }
@@ -121,7 +122,7 @@ impl Waiting {
         });
         if self.acks == 0 {
             let close = parts.any(|(_, outcome)| outcome.error.is_some());
-            return Encoded { parts: None, stamps: Stamps::default(), close, copied_bytes: 0 };
+            return Encoded { parts: None, close, copied_bytes: 0 };
         }
         let mut out = buffers.take();
         let topics = self.asked.topics();
