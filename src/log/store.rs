@@ -25,6 +25,7 @@ use crate::base::metrics::Counters;
 use crate::base::offset::{Durable, HighWatermark, LastStable, LogEnd, LogStart, Offset};
 use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Done, Errno, FileId, Mono, Op, StorageCaps};
+use crate::log::marks::Mark;
 use core::{Core, Pending};
 use partition::{Log, mark_todo};
 
@@ -396,6 +397,11 @@ impl Store {
     /// The largest epoch that is at most `epoch`, and where it ends; (-1, -1) if there is none (OffsetForLeaderEpoch).
     pub fn epoch_end(&self, slot: LogSlot, epoch: LeaderEpoch) -> (LeaderEpoch, Offset) {
         self.log(slot).map_or((LeaderEpoch::NONE, Offset(-1)), |log| log.epoch_end(epoch))
+    }
+
+    /// When the record before `next_offset` was written, if that is known: for stamps, not for acks. Asked with ascending offsets.
+    pub fn pass_mark(&mut self, slot: LogSlot, next_offset: Offset) -> Option<Mark> {
+        self.log_and_core(slot).and_then(|(log, _)| log.marks.pass(next_offset))
     }
 
     /// The offsets of the log; all zero for a log that was deleted.

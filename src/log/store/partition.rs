@@ -17,6 +17,7 @@ use crate::log::commit::{Ledger, Reach, Staged};
 use crate::log::epochs::EpochCache;
 use crate::log::format::{PrevEnd, SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
 use crate::log::index::Index;
+use crate::log::marks::Marks;
 use crate::log::producers::Producers;
 use crate::log::recovered::Recovered;
 use crate::log::segment::{Segment, Window};
@@ -105,6 +106,7 @@ pub struct Log {
     pub stage: Stage,
     pub tail: Tail,
     pub ledger: Ledger,
+    pub marks: Marks,
     pub log_start: Offset,
     /// Log start to be persisted.
     pub log_start_wanted: Offset,
@@ -171,6 +173,7 @@ impl Log {
             stage: Stage::default(),
             tail: Tail::default(),
             ledger: Ledger::default(),
+            marks: Marks::default(),
             log_start: Offset::ZERO,
             log_start_wanted: Offset::ZERO,
             high_watermark: Offset::ZERO,
@@ -507,6 +510,7 @@ impl Log {
         let place =
             self.segments.back().map_or(Place::default(), |s| Place { ordinal: s.ordinal, position: s.end });
         self.ledger = Ledger::new(Reach { place, next_offset });
+        self.marks = Marks::default();
         if recovered.offline.is_some() {
             self.read_only = true;
             self.corrupt_from = Some(next_offset);
