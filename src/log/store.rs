@@ -18,6 +18,7 @@ mod truncation;
 
 use std::path::PathBuf;
 
+use super::recovered::Totals;
 use crate::base::error::{Corrupt, Fatal, Refused};
 use crate::base::ids::{LeaderEpoch, PartitionKey, Uuid};
 use crate::base::limits::BLOCK_BYTES;
@@ -485,6 +486,11 @@ impl Store {
     /// Commit, flush and tail counters; the shard adds them to its own.
     pub fn counters(&self) -> &Counters {
         &self.core.counters
+    }
+
+    /// What opening the logs met: rows of the decision table, bytes that had to be read.
+    pub fn opened(&self) -> &Totals {
+        &self.core.opened
     }
 
     /// Segment files that were made of retired ones.
