@@ -1,12 +1,14 @@
 //! Hot path. What a produced batch must be before it is appended: the checks of one partition, in the order in which Kafka makes
 //! them, so that a batch with two faults gets the error that Kafka's clients expect. Left to the log: the producer's sequence.
 //!
-//! The records themselves are walked where that is cheap (uncompressed) or needed (compacted topic); only the latter decompresses.
+//! The records themselves are walked where that is cheap (uncompressed) or needed (compacted topic, another codec to be stored); only
+//! the latter decompresses. What Kafka would store differently from how it was sent is told, not done: see `rewrite`.
 
 use crate::base::error::Refused;
+use crate::base::limits::RECORD_ERRORS_MAX;
 use crate::wire::batch::scan::{Scanned, scan};
 use crate::wire::batch::{self, Batch, NO_TIMESTAMP};
-use crate::wire::codec::Codec;
+use crate::wire::codec::{Codec, Compression};
 
 /// First Produce version that may carry zstd (KIP-110).
 const PRODUCE_ZSTD: i16 = 7;
@@ -31,57 +33,75 @@ pub struct Accept {
     pub compact: bool,
     /// `validate.deep`: compressed batches are decompressed and walked too, as Apache Kafka always does.
     pub deep: bool,
+    /// `compression.type` other than `producer`: how batches are stored, whatever they come in.
+    pub compression: Option<Compression>,
     /// Wall clock, milliseconds since 1970.
     pub now_ms: i64,
 }
 
-/// Why a batch is not appended.
+/// A batch that may be appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted<'a> {
+    pub batch: Batch<'a>,
+    /// What is stored in its place, if not the batch as it was sent.
+    pub change: Option<Change>,
+}
+
+/// How the stored batch differs from the one that was sent; made by [`batch::rewrite`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The header's largest timestamp was not that of the records, which is this one.
+    MaxTimestamp(i64),
+    /// The batch is of another codec than the topic wants.
+    Recompressed(Compression),
+}
+
+/// Why a batch is not appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub error: Refused,
     /// For `error_message` of the partition (Produce 8+), in Kafka's words where tools show them.
     pub message: Option<&'static str>,
-    /// Index within the batch of the first record that is to blame, for `record_errors` (Produce 8+).
-    pub record: Option<i32>,
+    /// Each record that is to blame by its index within the batch, and why, for `record_errors` (Produce 8+). The first
+    /// `RECORD_ERRORS_MAX` of them.
+    pub records: Vec<(i32, &'static str)>,
     /// Found by what Kafka calls the record validator: its answer then carries the log start offset, and -1 otherwise.
     pub with_log_start: bool,
 }
 
 impl Refusal {
-    fn new(error: Refused, message: &'static str) -> Refusal {
-        Refusal { error, message: Some(message), record: None, with_log_start: false }
+    pub(super) fn new(error: Refused, message: &'static str) -> Refusal {
+        Refusal { error, message: Some(message), records: Vec::new(), with_log_start: false }
     }
 
-    fn validated(error: Refused, message: &'static str) -> Refusal {
+    pub(super) fn validated(error: Refused, message: &'static str) -> Refusal {
         Refusal { with_log_start: true, ..Refusal::new(error, message) }
     }
 }
 
 /// Accepts the records field of one partition: exactly one sound batch, which is returned, or the first error in Kafka's order.
 ///
-/// Differs from Apache Kafka, which rewrites what it can and so takes a wrong maxTimestamp (taken here too, but kept), offset deltas
-/// that do not count from 0, the LogAppendTime bit, and part of a batch behind the batch: refused here, because records are stored as
-/// they were sent. A compressed batch is not decompressed without need, so a wrong count in one is not noticed.
-pub fn accept<'a>(bytes: &'a [u8], limits: &Accept) -> Result<Batch<'a>, Refusal> {
+/// Differs from Apache Kafka, which takes offset deltas that do not count from 0, the LogAppendTime bit, and part of a batch behind
+/// the batch: refused here. A compressed batch is not decompressed without need, so a wrong count or maxTimestamp in one is not
+/// noticed.
+pub fn accept<'a>(bytes: &'a [u8], limits: &Accept) -> Result<Accepted<'a>, Refusal> {
     let (batch, left_over) = only_batch(bytes)?;
     check_header(&batch, limits)?;
-    check_records(&batch, limits)?;
+    let change = check_records(&batch, limits)?;
     if batch.is_log_append_time() {
         return Err(Refusal::validated(
             Refused::InvalidTimestamp,
             "Invalid timestamp type in record: a producer should not set the timestamp type to LogAppendTime",
         ));
     }
-    if batch.size() as u64 > limits.segment_bytes {
-        return Err(Refusal::new(
-            Refused::RecordListTooLarge,
-            "The record batch is larger than a log segment may be",
-        ));
+    // Kafka holds what it stores against this limit, so a batch that is yet to be recompressed is not judged here.
+    if !matches!(change, Some(Change::Recompressed(_))) {
+        limits.check_segment(batch.size())?;
     }
     if left_over > 0 {
         return Err(Refusal::new(Refused::InvalidRecord, "Bytes are left over behind the record batch"));
     }
-    Ok(batch)
+    Ok(Accepted { batch, change })
 }
 
 /// The batch at the front, and how many bytes follow it. Another batch behind it is refused here, before anything else is looked at;
@@ -148,12 +168,7 @@ fn check_header(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
             "The baseOffset of the record batch should be 0",
         ));
     }
-    if batch.size() as i64 > i64::from(limits.max_message_bytes) {
-        return Err(Refusal::new(
-            Refused::MessageTooLarge,
-            "The record batch size exceeds the maximum configured value of max.message.bytes",
-        ));
-    }
+    limits.check_size(batch.size())?;
     if !batch.crc_matches() {
         return Err(Refusal::new(Refused::CorruptMessage, "Record is corrupt: its CRC does not match"));
     }
@@ -179,24 +194,20 @@ fn check_header(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Walks the records where that is cheap, where keys are needed, or where the header's times are out of range, to name the record.
-fn check_records(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
+/// Walks the records where that is cheap, where the topic needs it, or where the header's times are out of range, to name the records.
+fn check_records(batch: &Batch<'_>, limits: &Accept) -> Result<Option<Change>, Refusal> {
+    let plain = batch.codec() == Some(Codec::None);
+    let recompressed = limits.compression.filter(|wanted| batch.codec() != Some(wanted.codec));
     // The base timestamp is that of the first record.
-    let times = [batch.base_timestamp(), batch.max_timestamp()];
-    let in_time = times.iter().all(|timestamp| limits.allows(*timestamp));
-    if batch.codec() != Some(Codec::None) && !limits.compact && !limits.deep && in_time {
-        return Ok(());
+    let in_time = limits.allows(batch.base_timestamp()) && limits.allows(batch.max_timestamp());
+    if !plain && !limits.compact && !limits.deep && recompressed.is_none() && in_time {
+        return Ok(None);
     }
-    let mut refusal = None;
-    let mut index = 0;
-    let mut visit = |record: Scanned| {
-        refusal = check_record(batch, limits, index, &record);
-        index += 1;
-        refusal.is_none()
-    };
-    let walked =
-        if batch.codec() == Some(Codec::None) { walk(batch, &mut visit) } else { scan(batch, &mut visit) };
-    match (refusal, walked) {
+    let mut walk =
+        Walk { index: 0, max_timestamp: NO_TIMESTAMP, fault: None, untimely: false, bad: Vec::new() };
+    let mut visit = |record: Scanned| walk.visit(batch, limits, &record);
+    let walked = if plain { in_place(batch, &mut visit) } else { scan(batch, &mut visit) };
+    match (walk.refusal(), walked) {
         (Some(refusal), _) => return Err(refusal),
         (None, Ok(())) => {}
         (None, Err(Refused::InvalidRecord)) => {
@@ -204,15 +215,19 @@ fn check_records(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
         }
         (None, Err(error)) => return Err(Refusal::validated(error, "Failed to decompress record stream")),
     }
-    if index != batch.count() {
+    if walk.index != batch.count() {
         return Err(Refusal::validated(Refused::InvalidRecord, "Record count is not that of the records"));
     }
-    // A header may claim a time that no record has; it would mislead time search and retention.
-    if in_time { Ok(()) } else { Err(Refusal::validated(Refused::InvalidTimestamp, OUT_OF_RANGE)) }
+    Ok(match recompressed {
+        Some(wanted) => Some(Change::Recompressed(wanted)),
+        // With LogAppendTime the log writes a time of its own.
+        None if limits.log_append_time || walk.max_timestamp == batch.max_timestamp() => None,
+        None => Some(Change::MaxTimestamp(walk.max_timestamp)),
+    })
 }
 
 /// The records of an uncompressed batch, in place.
-fn walk(batch: &Batch<'_>, visit: &mut impl FnMut(Scanned) -> bool) -> Result<(), Refused> {
+fn in_place(batch: &Batch<'_>, visit: &mut impl FnMut(Scanned) -> bool) -> Result<(), Refused> {
     for record in batch.records() {
         let record = record?;
         let scanned = Scanned {
@@ -227,23 +242,83 @@ fn walk(batch: &Batch<'_>, visit: &mut impl FnMut(Scanned) -> bool) -> Result<()
     Ok(())
 }
 
-fn check_record(batch: &Batch<'_>, limits: &Accept, index: i32, record: &Scanned) -> Option<Refusal> {
-    let at = |error, what| Some(Refusal { record: Some(index), ..Refusal::validated(error, what) });
-    if record.offset_delta != index {
-        return at(Refused::InvalidRecord, "Inconsistent record offset within its batch");
+/// What a walk over the records found.
+struct Walk {
+    /// Records seen.
+    index: i32,
+    max_timestamp: i64,
+    /// A record is not where it should be: the walk ends.
+    fault: Option<Refusal>,
+    /// Some record has a time outside the window.
+    untimely: bool,
+    bad: Vec<(i32, &'static str)>,
+}
+
+impl Walk {
+    fn visit(&mut self, batch: &Batch<'_>, limits: &Accept, record: &Scanned) -> bool {
+        let timestamp = record.timestamp(batch);
+        if record.offset_delta != self.index {
+            let why = "Inconsistent record offset within its batch";
+            let records = vec![(self.index, why)];
+            self.fault = Some(Refusal { records, ..Refusal::validated(Refused::InvalidRecord, why) });
+            return false;
+        }
+        if limits.compact && !record.has_key {
+            self.blame("Compacted topic cannot accept message without key");
+        } else if !limits.allows(timestamp) {
+            self.untimely = true;
+            self.blame("Timestamp is out of the range that the topic allows");
+        }
+        self.max_timestamp = self.max_timestamp.max(timestamp);
+        self.index += 1;
+        true
     }
-    if limits.compact && !record.has_key {
-        return at(Refused::InvalidRecord, "Compacted topic cannot accept message without key");
+
+    #[cold]
+    fn blame(&mut self, why: &'static str) {
+        if self.bad.len() < RECORD_ERRORS_MAX {
+            self.bad.push((self.index, why));
+        }
     }
-    if !limits.allows(record.timestamp(batch)) {
-        return at(Refused::InvalidTimestamp, OUT_OF_RANGE);
+
+    /// As in Kafka: one record out of time makes the whole answer INVALID_TIMESTAMP, whatever is wrong with the others.
+    fn refusal(&mut self) -> Option<Refusal> {
+        if self.fault.is_some() || self.bad.is_empty() {
+            return self.fault.take();
+        }
+        let refusal = match self.untimely {
+            true => Refusal::validated(Refused::InvalidTimestamp, OUT_OF_RANGE),
+            false => Refusal::validated(Refused::InvalidRecord, self.bad[0].1),
+        };
+        Some(Refusal { records: std::mem::take(&mut self.bad), ..refusal })
     }
-    None
 }
 
 const OUT_OF_RANGE: &str = "One or more records have been rejected due to invalid timestamp";
 
 impl Accept {
+    /// `max.message.bytes`, for a batch as it came and as it is stored.
+    pub(super) fn check_size(&self, bytes: usize) -> Result<(), Refusal> {
+        if bytes as i64 > i64::from(self.max_message_bytes) {
+            return Err(Refusal::new(
+                Refused::MessageTooLarge,
+                "The record batch size exceeds the maximum configured value of max.message.bytes",
+            ));
+        }
+        Ok(())
+    }
+
+    /// `segment.bytes`, for a batch as it is stored.
+    pub(super) fn check_segment(&self, bytes: usize) -> Result<(), Refusal> {
+        if bytes as u64 > self.segment_bytes {
+            return Err(Refusal::new(
+                Refused::RecordListTooLarge,
+                "The record batch is larger than a log segment may be",
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether a record may have this timestamp.
     fn allows(&self, timestamp: i64) -> bool {
         let earliest = self.now_ms.saturating_sub(self.timestamp_before_max_ms);
