@@ -196,38 +196,108 @@ fn check_header(batch: &Batch<'_>, limits: &Accept) -> Result<(), Refusal> {
 
 /// Walks the records where that is cheap, where the topic needs it, or where the header's times are out of range, to name the records.
 fn check_records(batch: &Batch<'_>, limits: &Accept) -> Result<Option<Change>, Refusal> {
-    let plain = batch.codec() == Some(Codec::None);
     let recompressed = limits.compression.filter(|wanted| batch.codec() != Some(wanted.codec));
     // The base timestamp is that of the first record.
     let in_time = limits.allows(batch.base_timestamp()) && limits.allows(batch.max_timestamp());
-    if !plain && !limits.compact && !limits.deep && recompressed.is_none() && in_time {
+    if batch.codec() != Some(Codec::None)
+        && !limits.compact
+        && !limits.deep
+        && recompressed.is_none()
+        && in_time
+    {
         return Ok(None);
     }
-    let mut walk =
-        Walk { index: 0, max_timestamp: NO_TIMESTAMP, fault: None, untimely: false, bad: Vec::new() };
-    let mut visit = |record: Scanned| walk.visit(batch, limits, &record);
-    let walked = if plain { in_place(batch, &mut visit) } else { scan(batch, &mut visit) };
-    match (walk.refusal(), walked) {
-        (Some(refusal), _) => return Err(refusal),
-        (None, Ok(())) => {}
-        (None, Err(Refused::InvalidRecord)) => {
-            return Err(Refusal::validated(Refused::InvalidRecord, "Found invalid record structure"));
-        }
-        (None, Err(error)) => return Err(Refusal::validated(error, "Failed to decompress record stream")),
+    let (mut index, mut max_timestamp, mut good) = (0, NO_TIMESTAMP, true);
+    let walked = walk(batch, |record| {
+        let timestamp = record.timestamp(batch);
+        good = limits.fault(index, timestamp, &record).is_none();
+        max_timestamp = max_timestamp.max(timestamp);
+        index += 1;
+        good
+    });
+    if !good {
+        return Err(blame(batch, limits));
     }
-    if walk.index != batch.count() {
-        return Err(Refusal::validated(Refused::InvalidRecord, "Record count is not that of the records"));
-    }
+    whole(walked, index == batch.count())?;
     Ok(match recompressed {
         Some(wanted) => Some(Change::Recompressed(wanted)),
         // With LogAppendTime the log writes a time of its own.
-        None if limits.log_append_time || walk.max_timestamp == batch.max_timestamp() => None,
-        None => Some(Change::MaxTimestamp(walk.max_timestamp)),
+        None if limits.log_append_time || max_timestamp == batch.max_timestamp() => None,
+        None => Some(Change::MaxTimestamp(max_timestamp)),
     })
 }
 
+fn walk(batch: &Batch<'_>, visit: impl FnMut(Scanned) -> bool) -> Result<(), Refused> {
+    if batch.codec() == Some(Codec::None) { in_place(batch, visit) } else { scan(batch, visit) }
+}
+
+/// What a walk to the end says about the batch.
+fn whole(walked: Result<(), Refused>, counted: bool) -> Result<(), Refusal> {
+    match walked {
+        Ok(()) if counted => Ok(()),
+        Ok(()) => Err(Refusal::validated(Refused::InvalidRecord, "Record count is not that of the records")),
+        Err(Refused::InvalidRecord) => {
+            Err(Refusal::validated(Refused::InvalidRecord, "Found invalid record structure"))
+        }
+        Err(error) => Err(Refusal::validated(error, "Failed to decompress record stream")),
+    }
+}
+
+/// Walks a batch with a bad record to its end, to name all of them. As in Kafka, records that cannot be read at all come first, and one
+/// record out of time makes the whole answer INVALID_TIMESTAMP, whatever is wrong with the others.
+#[cold]
+fn blame(batch: &Batch<'_>, limits: &Accept) -> Refusal {
+    let (mut index, mut found) = (0, None);
+    let mut records = Vec::new();
+    let walked = walk(batch, |record| {
+        if let Some(fault) = limits.fault(index, record.timestamp(batch), &record) {
+            if records.len() < RECORD_ERRORS_MAX {
+                records.push((index, fault.why()));
+            }
+            found = found.max(Some(fault));
+        }
+        index += 1;
+        found != Some(Fault::Offset)
+    });
+    let fault = found.unwrap_or(Fault::Offset);
+    if fault != Fault::Offset
+        && let Err(refusal) = whole(walked, index == batch.count())
+    {
+        return refusal;
+    }
+    match fault {
+        Fault::Key => Refusal { records, ..Refusal::validated(Refused::InvalidRecord, fault.why()) },
+        Fault::Timestamp => {
+            Refusal { records, ..Refusal::validated(Refused::InvalidTimestamp, OUT_OF_RANGE) }
+        }
+        Fault::Offset => Refusal {
+            records: vec![(index - 1, fault.why())],
+            ..Refusal::validated(Refused::InvalidRecord, fault.why())
+        },
+    }
+}
+
+/// What is wrong with one record; of several in a batch, the greatest decides the error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    Key,
+    Timestamp,
+    /// It is not where it should be, so the others are not worth naming.
+    Offset,
+}
+
+impl Fault {
+    fn why(self) -> &'static str {
+        match self {
+            Fault::Key => "Compacted topic cannot accept message without key",
+            Fault::Timestamp => "Timestamp is out of the range that the topic allows",
+            Fault::Offset => "Inconsistent record offset within its batch",
+        }
+    }
+}
+
 /// The records of an uncompressed batch, in place.
-fn in_place(batch: &Batch<'_>, visit: &mut impl FnMut(Scanned) -> bool) -> Result<(), Refused> {
+fn in_place(batch: &Batch<'_>, mut visit: impl FnMut(Scanned) -> bool) -> Result<(), Refused> {
     for record in batch.records() {
         let record = record?;
         let scanned = Scanned {
@@ -240,58 +310,6 @@ fn in_place(batch: &Batch<'_>, visit: &mut impl FnMut(Scanned) -> bool) -> Resul
         }
     }
     Ok(())
-}
-
-/// What a walk over the records found.
-struct Walk {
-    /// Records seen.
-    index: i32,
-    max_timestamp: i64,
-    /// A record is not where it should be: the walk ends.
-    fault: Option<Refusal>,
-    /// Some record has a time outside the window.
-    untimely: bool,
-    bad: Vec<(i32, &'static str)>,
-}
-
-impl Walk {
-    fn visit(&mut self, batch: &Batch<'_>, limits: &Accept, record: &Scanned) -> bool {
-        let timestamp = record.timestamp(batch);
-        if record.offset_delta != self.index {
-            let why = "Inconsistent record offset within its batch";
-            let records = vec![(self.index, why)];
-            self.fault = Some(Refusal { records, ..Refusal::validated(Refused::InvalidRecord, why) });
-            return false;
-        }
-        if limits.compact && !record.has_key {
-            self.blame("Compacted topic cannot accept message without key");
-        } else if !limits.allows(timestamp) {
-            self.untimely = true;
-            self.blame("Timestamp is out of the range that the topic allows");
-        }
-        self.max_timestamp = self.max_timestamp.max(timestamp);
-        self.index += 1;
-        true
-    }
-
-    #[cold]
-    fn blame(&mut self, why: &'static str) {
-        if self.bad.len() < RECORD_ERRORS_MAX {
-            self.bad.push((self.index, why));
-        }
-    }
-
-    /// As in Kafka: one record out of time makes the whole answer INVALID_TIMESTAMP, whatever is wrong with the others.
-    fn refusal(&mut self) -> Option<Refusal> {
-        if self.fault.is_some() || self.bad.is_empty() {
-            return self.fault.take();
-        }
-        let refusal = match self.untimely {
-            true => Refusal::validated(Refused::InvalidTimestamp, OUT_OF_RANGE),
-            false => Refusal::validated(Refused::InvalidRecord, self.bad[0].1),
-        };
-        Some(Refusal { records: std::mem::take(&mut self.bad), ..refusal })
-    }
 }
 
 const OUT_OF_RANGE: &str = "One or more records have been rejected due to invalid timestamp";
@@ -317,6 +335,17 @@ impl Accept {
             ));
         }
         Ok(())
+    }
+
+    #[inline]
+    fn fault(&self, index: i32, timestamp: i64, record: &Scanned) -> Option<Fault> {
+        if record.offset_delta != index {
+            return Some(Fault::Offset);
+        }
+        if self.compact && !record.has_key {
+            return Some(Fault::Key);
+        }
+        (!self.allows(timestamp)).then_some(Fault::Timestamp)
     }
 
     /// Whether a record may have this timestamp.

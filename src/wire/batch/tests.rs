@@ -212,6 +212,10 @@ fn each_bad_record_is_named_and_time_decides_the_error() {
     let refusal = accept(&bytes, &limits).expect_err("refused");
     let named: Vec<i32> = refusal.records.iter().map(|(index, _)| *index).collect();
     assert_eq!((refusal.error, named), (Refused::InvalidTimestamp, vec![0, 1, 3]));
+    // Records that cannot be read come before all others.
+    let lying = patch(&patch(&bytes, 57, &5i32.to_be_bytes()), 23, &4i32.to_be_bytes());
+    let refusal = accept(&lying, &limits).expect_err("refused");
+    assert_eq!((refusal.error, refusal.records), (Refused::InvalidRecord, vec![]));
     let many = build(Codec::Gzip, &vec![(1_000_000, None); RECORD_ERRORS_MAX + 10]);
     let refusal = accept(&many, &limits).expect_err("refused");
     assert_eq!((refusal.error, refusal.records.len()), (Refused::InvalidRecord, RECORD_ERRORS_MAX));
