@@ -36,8 +36,28 @@ pub struct Options {
     pub dev: bool,
     /// Written when the broker serves: the bound address and a newline.
     pub ready_file: Option<PathBuf>,
+    /// `log.format`, as a flag.
+    pub log_format: Option<&'static str>,
     /// `key=value` pairs.
     pub set: Vec<String>,
+    /// Environment variables of the command line, which name no configuration key.
+    pub own_variables: Vec<String>,
+}
+
+/// What is true once the broker serves.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub listening: Vec<SocketAddr>,
+    /// HOST:PORT that clients are told.
+    pub advertised: String,
+    pub shards: u16,
+    /// Default of topics that set none.
+    pub durability: String,
+    /// Topics below `durable`.
+    pub relaxed_topics: usize,
+    pub partitions: usize,
+    pub data_dir: PathBuf,
+    pub ready_ms: u64,
 }
 
 /// Share of the memory that receive buffers take, and their number's bounds.
@@ -58,8 +78,8 @@ const SPARE: &str = "spare";
 /// What a start needs before it can give space back: a journal, a snapshot, the state files of logs, probes.
 const SPARE_BYTES: u64 = 4 << 20;
 
-/// Runs a broker until SIGINT or SIGTERM. Returns when everything is flushed.
-pub fn serve(options: &Options) -> Result<(), Fatal> {
+/// Runs a broker until SIGINT or SIGTERM, and tells once that it serves. Returns when everything is flushed.
+pub fn serve(options: &Options, serving: &dyn Fn(&Facts)) -> Result<(), Fatal> {
     let since = Instant::now();
     let config = configure(options)?;
     logging::install(&config);
@@ -77,7 +97,7 @@ pub fn serve(options: &Options) -> Result<(), Fatal> {
     for (listener, _) in &listening {
         node.server.serve(*listener);
     }
-    announce(&node, &listening, options, since);
+    serving(&announce(&node, &listening, options, since));
     while !node.is_stopped() {
         if stop.load(Ordering::Acquire) {
             node.begin_stop();
@@ -101,7 +121,11 @@ pub fn configure(options: &Options) -> Result<BrokerConfig, Fatal> {
         let text = std::fs::read_to_string(path).map_err(|e| bad_file(path, &e))?;
         loader.file(&path.display().to_string(), &text)?;
     }
-    loader.env(std::env::vars())?;
+    let is_key = |name: &str| !options.own_variables.iter().any(|own| own == name);
+    loader.env(std::env::vars().filter(|(name, _)| is_key(name)))?;
+    if let Some(format) = options.log_format {
+        loader.set(Source::Flag, "log.format", format)?;
+    }
     if let Some(dir) = &options.data_dir {
         loader.set(Source::Flag, "log.dirs", &dir.display().to_string())?;
     }
@@ -320,12 +344,12 @@ fn planted() -> Option<crate::log::store::Planted> {
     }
 }
 
-fn announce(node: &Node, listening: &[(ListenerId, SocketAddr)], options: &Options, since: Instant) {
+fn announce(node: &Node, listening: &[(ListenerId, SocketAddr)], options: &Options, since: Instant) -> Facts {
     let image = &node.meta.image;
     for note in &image.config.notes {
-        tracing::info!("{note}");
+        tracing::warn!("{note}");
     }
-    let relaxed = image.topics().filter(|t| t.config.durability.name() != "durable").count();
+    let relaxed_topics = image.topics().filter(|t| t.config.durability.name() != "durable").count();
     let (default_level, _) = image.config.get("durability").unwrap_or(("durable", Source::Default));
     for (_, addr) in listening {
         tracing::info!("listening on {addr}");
@@ -336,16 +360,26 @@ fn announce(node: &Node, listening: &[(ListenerId, SocketAddr)], options: &Optio
             "clients are told to connect to {advertised}: set advertised.listeners for other machines"
         );
     }
+    let facts = Facts {
+        listening: listening.iter().map(|(_, addr)| *addr).collect(),
+        advertised,
+        shards: image.config.shards,
+        durability: default_level.to_string(),
+        relaxed_topics,
+        partitions: node.shard.partitions(),
+        data_dir: image.config.data_dir.clone(),
+        ready_ms: since.elapsed().as_millis() as u64,
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
-        shards = image.config.shards,
-        durability = default_level,
-        relaxed_topics = relaxed,
-        partitions = node.shard.partitions(),
-        data_dir = %image.config.data_dir.display(),
-        %advertised,
-        ready_ms = since.elapsed().as_millis() as u64,
+        shards = facts.shards,
+        durability = facts.durability,
+        relaxed_topics = facts.relaxed_topics,
+        partitions = facts.partitions,
+        data_dir = %facts.data_dir.display(),
+        advertised = %facts.advertised,
+        ready_ms = facts.ready_ms,
         "corelog serves"
     );
     if let (Some(path), Some((_, addr))) = (&options.ready_file, listening.first())
@@ -353,6 +387,7 @@ fn announce(node: &Node, listening: &[(ListenerId, SocketAddr)], options: &Optio
     {
         tracing::warn!(%error, path = %path.display(), "the ready file cannot be written");
     }
+    facts
 }
 
 fn bad_file(path: &Path, error: &std::io::Error) -> Fatal {

@@ -1,11 +1,14 @@
 //! `corelog serve`: the arguments of a broker. What they mean is the broker's business, environment variables included.
 
+use std::io::Write;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde_json::json;
 
 use crate::base::error::Fatal;
-use crate::broker::start::{self, Options};
+use crate::broker::start::{self, Facts, Options};
+use crate::cli::environment;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output::print;
 use crate::config::{describe, keys};
@@ -30,9 +33,18 @@ pub struct ServeArgs {
     /// Written once the broker answers, with its address in it
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    /// Form of the log on stderr, as the setting log.format has it. json also prints the start-up facts on stdout, as one JSON line
+    #[arg(long, value_enum)]
+    format: Option<LogFormat>,
     /// A broker setting under Kafka's name; may be repeated; `-X list` prints them
     #[arg(short = 'X', value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
 }
 
 pub fn run(args: ServeArgs) -> Outcome {
@@ -46,9 +58,41 @@ pub fn run(args: ServeArgs) -> Outcome {
         config_file: args.config,
         dev: args.dev,
         ready_file: args.ready_file,
+        log_format: args.format.map(|format| if format == LogFormat::Json { "json" } else { "text" }),
         set: args.set,
+        own_variables: own_variables(),
     };
-    start::serve(&options).map_err(|fatal| Failure::new(exit(&fatal), fatal))
+    let announced = |facts: &Facts| {
+        if args.format == Some(LogFormat::Json) {
+            // A reader that went away is no reason for a broker to end.
+            let _ = writeln!(std::io::stdout(), "{}", as_json(facts));
+        }
+    };
+    start::serve(&options, &announced).map_err(|fatal| Failure::new(exit(&fatal), fatal))
+}
+
+/// The variables of this command's flags, which are no configuration keys.
+fn own_variables() -> Vec<String> {
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    let flags = command.get_arguments().filter_map(|arg| arg.get_long());
+    // Set for the tools by those who also run a broker.
+    flags.chain(["brokers"]).map(|flag| environment::variable("serve", flag)).collect()
+}
+
+fn as_json(facts: &Facts) -> serde_json::Value {
+    json!({
+        "event": "serving",
+        "listening": facts.listening.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "advertised": facts.advertised,
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "shards": facts.shards,
+        "durability": facts.durability,
+        "relaxed_topics": facts.relaxed_topics,
+        "partitions": facts.partitions,
+        "data_dir": facts.data_dir.display().to_string(),
+        "ready_ms": facts.ready_ms,
+    })
 }
 
 /// Every key with its default and what it does.
