@@ -49,6 +49,7 @@
 //! | clap | cli |
 //! | crc32c | wire::batch, log, controller, calibrate, loadgen |
 //! | flate2 | wire |
+//! | glommio | io |
 //! | hdrhistogram | base::metrics, loadgen, calibrate, cli |
 //! | io_uring | io |
 //! | kafka_wire | wire |

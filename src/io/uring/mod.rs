@@ -13,7 +13,7 @@
 //! - `drop` waits for writes that the device has: they cannot be cancelled, and they read our memory.
 
 mod complete;
-mod probe;
+pub(super) mod probe;
 mod recv_ring;
 mod ring;
 mod slots;
