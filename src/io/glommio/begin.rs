@@ -55,14 +55,14 @@ impl Glommio {
         self.starting.push(Box::pin(task));
     }
 
-    /// `len` carries out only so many bytes of a read or a write.
-    fn begin_on_file(&mut self, id: FileId, op: Op, len: Option<u32>, owner: Owner) {
+    /// `at_most` carries out only so many bytes of a write, or of the first step of a read.
+    fn begin_on_file(&mut self, id: FileId, op: Op, at_most: Option<u32>, owner: Owner) {
         let state = self.files.get_mut(id.0);
         assert!(state.closing.is_none(), "operation on a file that is being closed");
         state.in_flight += 1;
         let (file, kit) = (state.file.clone(), self.kit.clone());
         self.start(async move {
-            let (result, payload) = on_file(&file, op, len).await;
+            let (result, payload) = on_file(&file, op, at_most).await;
             // The last user hands the file over to whoever closes it.
             drop(file);
             kit.outbox.post(Event { owner, what: What::OfFile(id), result, payload });
@@ -170,7 +170,7 @@ impl Glommio {
         self.finish(owner, Err(errno), false, payload_of(op));
     }
 
-    /// An injected short read or write: the first half of its pages is carried out.
+    /// An injected short read or write: at first, half of its pages is carried out. The driver itself goes on with a read.
     fn begin_short(&mut self, op: Op, owner: Owner) {
         let (file, whole) = match &op {
             Op::Write { file, data, .. } => (*file, data.len()),
@@ -178,8 +178,8 @@ impl Glommio {
             _ => return self.begin(op, owner),
         };
         match whole / 2 / ALIGN * ALIGN {
-            0 => self.finish(owner, Ok(0), false, payload_of(op)),
-            half => self.begin_on_file(file, op, Some(half as u32), owner),
+            0 if matches!(op, Op::Write { .. }) => self.finish(owner, Ok(0), false, payload_of(op)),
+            half => self.begin_on_file(file, op, Some(half.max(ALIGN).min(whole) as u32), owner),
         }
     }
 }
@@ -203,8 +203,8 @@ async fn on_file(file: &OpenFile, op: Op, at_most: Option<u32>) -> (Result<u32, 
             return (file.write(offset, &data[..len], sync).await, Payload::Written(data));
         }
         Op::Read { offset, mut into, at, len, .. } => {
-            let len = at_most.unwrap_or(len);
-            return (file.read(offset, &mut into, at, len).await, Payload::Read(into));
+            let step = at_most.unwrap_or(len);
+            return (file.read(offset, &mut into, at, len, step).await, Payload::Read(into));
         }
         Op::Flush { .. } => file.flush().await,
         Op::Allocate { offset, len, .. } => file.allocate(offset, len).await,
