@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::base::limits::ALIGN;
 use crate::io::buffer::{Block, BlockSlice};
 use crate::io::linux::files::{DIR_MODE, FILE_MODE, c_path, open_flags, weaker_open};
+use crate::io::linux::reading::Reading;
 use crate::io::linux::storage::errno;
 use crate::io::linux::table::Owner;
 use crate::io::{Errno, FileId, Op, OpenMode, Payload, WriteSync};
@@ -51,10 +52,12 @@ pub fn run(job: Job) -> Finished {
             let written = write(file, offset, &data[..part(data.len())], sync);
             (counted(written), Outcome::Written(data))
         }
-        (Op::Read { offset, mut into, at, len, .. }, Some((_, file))) => {
-            let at = at as usize;
-            let read = file.read_at(&mut into.as_mut_slice()[at..at + part(len as usize)], offset);
-            (counted(read), Outcome::Read(into))
+        (Op::Read { file: id, offset, into, at, len }, Some((_, file))) => {
+            let mut reading = Reading::new(id, offset, into, at, len);
+            if short {
+                reading.shorten();
+            }
+            (read(file, &mut reading).map_err(errno), Outcome::Read(reading.into))
         }
         (Op::Flush { .. }, Some((_, file))) => (plain(file.sync_data()), Outcome::Nothing),
         (Op::Allocate { offset, len, .. }, Some((_, file))) => {
@@ -115,6 +118,17 @@ fn open(path: PathBuf, mode: OpenMode) -> Result<File, Errno> {
         }
         let refusal = errno(io::Error::last_os_error());
         flags = weaker_open(flags, refusal).ok_or(refusal)?;
+    }
+}
+
+/// Reads until all is there, or the end of the file.
+fn read(file: &File, reading: &mut Reading) -> io::Result<u32> {
+    loop {
+        let (offset, part) = reading.next();
+        let moved = file.read_at(part, offset)?;
+        if !reading.goes_on(moved as u32) {
+            return Ok(reading.read);
+        }
     }
 }
 

@@ -17,9 +17,11 @@
 //! - A flag says whether the shard is about to sleep: a thread that ends an operation writes to the eventfd only then.
 //! - A lock of a killed process outlives it while a thread is inside a call: that thread keeps the descriptors.
 
+mod bell;
 mod file_ops;
 mod net;
 mod poller;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod workers;
@@ -35,16 +37,15 @@ use self::net::{Conn, Listener};
 use self::poller::{Poller, Source};
 use self::workers::Workers;
 use super::buffer::{Pool, RecvPool};
+use super::linux::bell::Bell;
 use super::linux::fault::{Fault, FaultPlan};
+use super::linux::lock::HeldLock;
 use super::linux::message::Message;
 use super::linux::spin::SpinGate;
 use super::linux::table::{Owner, Table};
-use super::linux::{self, files, lock, sockets, storage};
+use super::linux::{self, files, sockets, storage};
 use super::open::DriverConfig;
-use super::{
-    ConnId, DirEntry, DiskSpace, Done, Errno, FileId, ListenerId, LockError, Mono, Op, Payload, StorageCaps,
-    Token, Wait,
-};
+use super::{ConnId, DirEntry, DiskSpace, Done, Errno, FileId, Mono, Op, Payload, StorageCaps, Token, Wait};
 use crate::base::error::Fatal;
 use crate::base::limits::COMPLETIONS_PER_TURN_MAX;
 
@@ -73,8 +74,11 @@ pub struct Epoll {
     waited: Option<Done>,
     finished: Vec<Finished>,
     message: Box<Message>,
-    locks: Vec<File>,
+    locks: Vec<HeldLock>,
     spin: SpinGate,
+    bell: Bell,
+    /// The sleep was announced for the turn to come.
+    announced: bool,
     faults: FaultPlan,
 }
 
@@ -84,8 +88,9 @@ impl Epoll {
         if let Some(cpu) = config.cpu {
             linux::pin(cpu);
         }
-        let poller = Poller::new().map_err(|e| refused("epoll", &e))?;
-        let workers = Workers::new(poller.waker()).map_err(|e| refused("a thread", &e))?;
+        let bell = Bell::new().map_err(|e| refused("an eventfd", &e))?;
+        let poller = Poller::new(&bell).map_err(|e| refused("epoll", &e))?;
+        let workers = Workers::new(bell.clone()).map_err(|e| refused("a thread", &e))?;
         let recv = RecvPool::new(config.recv_buffers.max(1));
         Ok(Epoll {
             poller,
@@ -103,6 +108,8 @@ impl Epoll {
             message: Message::new(),
             locks: Vec::new(),
             spin: SpinGate::new(config.spin),
+            bell,
+            announced: false,
             faults: FaultPlan::new(),
         })
     }
@@ -118,6 +125,7 @@ impl Epoll {
 
     pub fn turn(&mut self, wait: Wait, out: &mut Vec<Done>) {
         self.step(wait);
+        self.wake_up();
         let count = self.ready.len().min(COMPLETIONS_PER_TURN_MAX);
         out.extend(self.ready.drain(..count));
     }
@@ -142,15 +150,11 @@ impl Epoll {
         self.pool.grow().is_some()
     }
 
-    pub fn listen(&mut self, addr: SocketAddr) -> Result<(ListenerId, SocketAddr), Errno> {
-        let (socket, addr) = sockets::listen(addr)?;
-        Ok((self.register_listener(socket)?, addr))
-    }
-
     /// Connects to a listener, for load drivers: the seam has no such operation. Blocks.
     pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, Errno> {
         let socket = sockets::connect(to)?;
-        self.register_conn(socket)
+        socket.set_nonblocking(true).map_err(storage::errno)?;
+        Ok(self.register_conn(socket))
     }
 
     pub fn list_dir(&mut self, path: &Path) -> Result<Vec<DirEntry>, Errno> {
@@ -163,11 +167,6 @@ impl Epoll {
 
     pub fn disk_space(&mut self, path: &Path) -> Result<DiskSpace, Errno> {
         storage::space(path)
-    }
-
-    pub fn lock_dir(&mut self, dir: &Path) -> Result<(), LockError> {
-        self.locks.push(lock::take(dir)?);
-        Ok(())
     }
 
     pub fn wait(&mut self, op: Op) -> Done {
@@ -209,6 +208,7 @@ impl Epoll {
             Op::CancelRecv { conn } => self.cancel_recv(conn, owner),
             Op::Send { conn, chain } => self.begin_send(conn, chain, owner),
             Op::CloseConn { conn } => self.close_conn(conn, owner),
+            Op::DetachConn { conn } => self.detach(conn, owner),
             Op::CloseFile { file } => self.begin_close_file(file, owner),
             op => self.begin_file(op, owner, fault.is_some()),
         }
@@ -276,15 +276,14 @@ impl Epoll {
     fn sleep(&mut self, until: Option<Mono>) {
         let start = self.now();
         let left = until.map(|time| time.0.saturating_sub(start.0));
-        if left == Some(0) {
-            return self.poll(Some(0));
-        }
-        if !self.workers.may_sleep() {
+        if left == Some(0) || !self.workers.may_sleep() {
             return self.poll(Some(0));
         }
         let spin_ns = self.spin.spin_ns(start.0).min(left.unwrap_or(u64::MAX));
         if spin_ns == 0 || !self.spin(start, spin_ns) {
-            self.poll(until.map(|time| time.0.saturating_sub(self.now().0)));
+            let called = self.announced && !self.bell.flag().fall_asleep();
+            let left = until.map(|time| time.0.saturating_sub(self.now().0));
+            self.poll(if called { Some(0) } else { left });
             if self.spin.enabled() {
                 self.spin.waited(self.now().0 - start.0, spin_ns, false);
             }
@@ -292,10 +291,10 @@ impl Epoll {
         self.workers.woke();
     }
 
-    /// Looks for events until `spin_ns` have passed; true if there was one.
+    /// Looks for events, and for a call from another shard, until `spin_ns` have passed; true if there was one.
     fn spin(&mut self, start: Mono, spin_ns: u64) -> bool {
         loop {
-            let any = self.poll_once(Some(0));
+            let any = self.poll_once(Some(0)) || (self.announced && self.bell.flag().was_called());
             let spun = self.now().0 - start.0;
             if any {
                 self.spin.waited(spun, spun, true);
@@ -318,7 +317,7 @@ impl Epoll {
         for at in 0..count {
             let event = self.poller.event(at);
             match event.source {
-                Source::Wake => {}
+                Source::Bell => {}
                 Source::Conn(index) => self.conn_event(index, event),
                 Source::Listener(index) => self.listener_event(index),
             }
@@ -338,7 +337,7 @@ impl Drop for Epoll {
     /// Ends every operation before the locks go: those that a thread has begun run to their end.
     fn drop(&mut self) {
         self.workers.stop();
-        self.locks.iter().for_each(lock::release);
+        // The locks go with their last share, behind this.
     }
 }
 

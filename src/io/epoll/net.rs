@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use super::Epoll;
 use super::poller::{Event, Source};
@@ -15,10 +16,22 @@ use crate::io::linux::table::Owner;
 use crate::io::{ConnId, Errno, ListenerId, Payload, SendChain};
 
 pub struct Listener {
-    socket: TcpListener,
+    socket: Arc<TcpListener>,
+    /// While there is one, epoll tells of connections.
     accept: Option<Owner>,
     /// A connection may wait to be accepted.
     readable: bool,
+}
+
+impl Listener {
+    /// Of a socket that does not block.
+    pub fn new(socket: Arc<TcpListener>) -> Listener {
+        Listener { socket, accept: None, readable: false }
+    }
+
+    pub fn socket(&self) -> Arc<TcpListener> {
+        self.socket.clone()
+    }
 }
 
 pub struct Conn {
@@ -29,6 +42,17 @@ pub struct Conn {
     readable: bool,
     /// The end or an error is there, behind the bytes: no further event will tell.
     hung_up: bool,
+}
+
+impl Conn {
+    /// Nothing of it is in flight.
+    pub fn is_quiet(&self) -> bool {
+        self.recv.is_none() && self.send.is_none()
+    }
+
+    pub fn into_socket(self) -> TcpStream {
+        self.socket
+    }
 }
 
 /// A `Send` in flight, and how much of it has left.
@@ -47,36 +71,27 @@ enum Step {
 }
 
 impl Epoll {
-    pub(super) fn register_listener(&mut self, socket: TcpListener) -> Result<ListenerId, Errno> {
-        socket.set_nonblocking(true).map_err(errno)?;
-        let fd = socket.as_raw_fd();
-        let index = self.listeners.insert(Listener { socket, accept: None, readable: false });
-        if let Err(error) = self.poller.add_listener(fd, index) {
-            drop(self.listeners.take(index));
-            self.listeners.release(index);
-            return Err(errno(error));
-        }
-        Ok(ListenerId(index))
-    }
-
-    pub(super) fn register_conn(&mut self, socket: TcpStream) -> Result<ConnId, Errno> {
-        socket.set_nonblocking(true).map_err(errno)?;
+    /// Takes a socket that does not block. Where epoll has no room for it, it is shut: its `Recv` and `Send` then end at once.
+    pub(super) fn register_conn(&mut self, socket: TcpStream) -> ConnId {
         let fd = socket.as_raw_fd();
         let conn = Conn { socket, recv: None, send: None, readable: false, hung_up: false };
         let index = self.conns.insert(conn);
         if let Err(error) = self.poller.add_conn(fd, index) {
-            drop(self.conns.take(index));
-            self.conns.release(index);
-            return Err(errno(error));
+            tracing::warn!(%error, "a connection is given up: epoll does not take it");
+            let state = self.conns.get_mut(index);
+            let _ = state.socket.shutdown(Shutdown::Both);
+            (state.readable, state.hung_up) = (true, true);
         }
-        Ok(ConnId(index))
+        ConnId(index)
     }
 
     pub(super) fn begin_accept(&mut self, listener: ListenerId, owner: Owner) {
         let state = self.listeners.get_mut(listener.0);
         assert!(state.accept.is_none(), "one Accept per listener");
-        state.accept = Some(owner);
-        self.runnable.push_back(Source::Listener(listener.0));
+        match self.poller.add_listener(state.socket.as_raw_fd(), listener.0) {
+            Ok(()) => state.accept = Some(owner),
+            Err(error) => self.finish(owner, Err(errno(error)), false, Payload::None),
+        }
     }
 
     pub(super) fn begin_recv(&mut self, conn: ConnId, owner: Owner) {
@@ -146,7 +161,7 @@ impl Epoll {
             let step = match source {
                 Source::Conn(index) => self.receive(index),
                 Source::Listener(index) => self.accept(index),
-                Source::Wake => Step::Later,
+                Source::Bell => Step::Later,
             };
             if matches!(step, Step::Again) {
                 self.runnable.push_back(source);
@@ -203,10 +218,8 @@ impl Epoll {
         }
         // A peer that left before it was accepted: the next one may stay.
         let Ok((socket, peer)) = sockets::accepted(fd) else { return Step::Again };
-        match self.register_conn(socket) {
-            Ok(conn) => self.finish(owner, Ok(0), true, Payload::Accepted { conn, peer }),
-            Err(refusal) => return self.refused_accept(index, owner, refusal),
-        }
+        let conn = self.register_conn(socket);
+        self.finish(owner, Ok(0), true, Payload::Accepted { conn, peer });
         Step::Again
     }
 
@@ -219,7 +232,9 @@ impl Epoll {
             }
             libc::EINTR | libc::ECONNABORTED | libc::EPROTO => Step::Again,
             _ => {
-                state.accept = None;
+                // From here on others that share the listener are told; the next `Accept` is told of what still waits.
+                (state.accept, state.readable) = (None, false);
+                self.poller.remove(state.socket.as_raw_fd());
                 self.finish(owner, Err(refusal), false, Payload::None);
                 Step::Later
             }

@@ -1,15 +1,15 @@
-//! The epoll instance, and the eventfd that wakes it.
+//! The epoll instance.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 
 use crate::base::limits::COMPLETIONS_PER_TURN_MAX;
+use crate::io::linux::bell::Bell;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    Wake,
+    Bell,
     Conn(u32),
     Listener(u32),
 }
@@ -17,7 +17,7 @@ pub enum Source {
 impl Source {
     fn data(self) -> u64 {
         match self {
-            Source::Wake => 0,
+            Source::Bell => 0,
             Source::Conn(index) => 1 << 32 | u64::from(index),
             Source::Listener(index) => 2 << 32 | u64::from(index),
         }
@@ -27,7 +27,7 @@ impl Source {
         match data >> 32 {
             1 => Source::Conn(data as u32),
             2 => Source::Listener(data as u32),
-            _ => Source::Wake,
+            _ => Source::Bell,
         }
     }
 }
@@ -43,40 +43,24 @@ pub struct Event {
 
 pub struct Poller {
     epoll: OwnedFd,
-    waker: Waker,
     events: Vec<libc::epoll_event>,
 }
 
-/// Ends the sleep of a [`Poller`], from any thread.
-#[derive(Clone)]
-pub struct Waker(Arc<OwnedFd>);
-
-impl Waker {
-    pub fn wake(&self) {
-        let one = 1_u64;
-        // SAFETY: the call reads the 8 bytes of `one`, and the descriptor is open for as long as `self` lives.
-        let written = unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
-        // The counter would have to be written 2^64 times to be full.
-        debug_assert_eq!(written, 8);
-    }
-}
-
 impl Poller {
-    pub fn new() -> io::Result<Poller> {
-        // SAFETY: the call takes no memory, and a descriptor that it returns is ours alone.
-        let epoll = own(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: as above.
-        let event = own(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    /// An instance that `bell` wakes.
+    pub fn new(bell: &Bell) -> io::Result<Poller> {
+        // SAFETY: takes integers only.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call gave this descriptor to us alone.
+        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
         let none = libc::epoll_event { events: 0, u64: 0 };
-        let waker = Waker(Arc::new(event));
-        let poller = Poller { epoll, waker, events: vec![none; COMPLETIONS_PER_TURN_MAX] };
+        let poller = Poller { epoll, events: vec![none; COMPLETIONS_PER_TURN_MAX] };
         // Edge-triggered: each write is an event, and the counter need not be read back to zero.
-        poller.add(poller.waker.0.as_raw_fd(), libc::EPOLLIN, Source::Wake)?;
+        poller.add(bell.as_raw_fd(), libc::EPOLLIN, Source::Bell)?;
         Ok(poller)
-    }
-
-    pub fn waker(&self) -> Waker {
-        self.waker.clone()
     }
 
     /// Events of both directions of a connection, until it is closed. What is ready already is an event, too.
@@ -84,8 +68,17 @@ impl Poller {
         self.add(socket, libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP, Source::Conn(index))
     }
 
+    /// Events of a listener that other threads may wait for as well: a connection wakes one of them.
     pub fn add_listener(&self, socket: RawFd, index: u32) -> io::Result<()> {
-        self.add(socket, libc::EPOLLIN, Source::Listener(index))
+        self.add(socket, libc::EPOLLIN | libc::EPOLLEXCLUSIVE, Source::Listener(index))
+    }
+
+    /// Ends the events of a descriptor that stays open.
+    pub fn remove(&self, fd: RawFd) {
+        // SAFETY: the call takes no memory.
+        let rc =
+            unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+        debug_assert_eq!(rc, 0, "{}", io::Error::last_os_error());
     }
 
     fn add(&self, fd: RawFd, events: i32, source: Source) -> io::Result<()> {
@@ -122,12 +115,4 @@ impl Poller {
             hung_up,
         }
     }
-}
-
-fn own(fd: RawFd) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the callers pass a descriptor that was just made for them.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

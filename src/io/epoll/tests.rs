@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::base::limits::ALIGN;
 use crate::io::linux::fault::Counted;
-use crate::io::{OpenMode, WriteSync};
+use crate::io::{ListenMode, OpenMode, WriteSync};
 
 const RECV_BUFFERS: u16 = 2;
 
@@ -19,7 +19,9 @@ fn driver() -> Epoll {
 }
 
 fn listening(epoll: &mut Epoll) -> SocketAddr {
-    let (listener, addr) = epoll.listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let (listener, addr) = epoll
+        .listen_with("127.0.0.1:0".parse().expect("an address"), ListenMode::Exclusive)
+        .expect("a free port");
     epoll.push(Op::Accept { listener }, Token(0));
     addr
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use super::file_ops::{Finished, Job, run};
-use super::poller::Waker;
 use crate::base::limits::ROUNDS_IN_FLIGHT_MAX;
+use crate::io::linux::bell::Bell;
 
 /// File operations that run at once: the commit rounds in flight, and as many reads or calls of the file system beside them.
 pub const THREADS_MAX: usize = 2 * ROUNDS_IN_FLIGHT_MAX;
@@ -27,7 +27,7 @@ pub struct Workers {
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
-    waker: Waker,
+    bell: Bell,
 }
 
 #[derive(Default)]
@@ -50,8 +50,8 @@ impl Shared {
 
 impl Workers {
     /// Starts with one thread; more come when they are needed.
-    pub fn new(waker: Waker) -> io::Result<Workers> {
-        let shared = Shared { state: Mutex::default(), work: Condvar::new(), waker };
+    pub fn new(bell: Bell) -> io::Result<Workers> {
+        let shared = Shared { state: Mutex::default(), work: Condvar::new(), bell };
         let mut workers =
             Workers { shared: Arc::new(shared), threads: Vec::new(), batch: Vec::new(), in_flight: 0 };
         workers.start()?;
@@ -151,7 +151,7 @@ fn work(shared: &Shared) {
         state.finished.push(finished);
         if std::mem::take(&mut state.asleep) {
             drop(state);
-            shared.waker.wake();
+            shared.bell.sound();
             state = shared.state();
         }
     }
@@ -163,14 +163,13 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::io::epoll::poller::Poller;
     use crate::io::linux::table::Owner;
     use crate::io::{Errno, Op, Token};
 
     #[test]
     fn threads_come_with_the_work_and_are_few() {
-        let poller = Poller::new().expect("epoll works everywhere");
-        let mut workers = Workers::new(poller.waker()).expect("a thread");
+        let bell = Bell::new().expect("a descriptor");
+        let mut workers = Workers::new(bell).expect("a thread");
         assert_eq!(workers.threads.len(), 1);
         let jobs = 100 * THREADS_MAX;
         for i in 0..jobs {

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use ::glommio::io::PollableFd;
+
 use super::files::{self, OpenFile};
 use super::net::{self, Stop};
 use super::outbox::{Event, What};
@@ -9,6 +11,7 @@ use super::{Glommio, Task};
 use crate::base::limits::ALIGN;
 use crate::io::linux::fault::Fault;
 use crate::io::linux::files::{assert_aligned, file_of};
+use crate::io::linux::reading::Reading;
 use crate::io::linux::table::Owner;
 use crate::io::{ConnId, Errno, FileId, ListenerId, Op, Payload, SendChain};
 
@@ -16,16 +19,20 @@ impl Glommio {
     pub(super) fn begin(&mut self, op: Op, owner: Owner) {
         assert_aligned(&op);
         match self.faults.next(&op) {
-            Some(Fault::Fails(errno)) => return self.refuse(op, owner, errno),
-            Some(Fault::Short) => return self.begin_short(op, owner),
-            None => {}
+            Some(Fault::Fails(errno)) => self.refuse(op, owner, errno),
+            Some(Fault::Short) => self.begin_short(op, owner),
+            None => self.begin_whole(op, owner),
         }
+    }
+
+    fn begin_whole(&mut self, op: Op, owner: Owner) {
         match op {
             Op::Accept { listener } => self.begin_accept(listener, owner),
             Op::Recv { conn } => self.begin_recv(conn, owner),
             Op::CancelRecv { conn } => self.begin_cancel(conn, owner),
             Op::Send { conn, chain } => self.begin_send(conn, chain, owner),
             Op::CloseConn { conn } => self.begin_close_conn(conn, owner),
+            Op::DetachConn { conn } => self.detach(conn, owner),
             Op::CloseFile { file } => self.begin_close_file(file, owner),
             Op::OpenFile { path, mode } => {
                 let kit = self.kit.clone();
@@ -38,7 +45,7 @@ impl Glommio {
                 });
             }
             op => match file_of(&op) {
-                Some(file) => self.begin_on_file(file, op, None, owner),
+                Some(file) => self.begin_on_file(file, op, false, owner),
                 None => {
                     let kit = self.kit.clone();
                     self.start(async move {
@@ -55,14 +62,13 @@ impl Glommio {
         self.starting.push(Box::pin(task));
     }
 
-    /// `at_most` carries out only so many bytes of a write, or of the first step of a read.
-    fn begin_on_file(&mut self, id: FileId, op: Op, at_most: Option<u32>, owner: Owner) {
+    fn begin_on_file(&mut self, id: FileId, op: Op, short: bool, owner: Owner) {
         let state = self.files.get_mut(id.0);
         assert!(state.closing.is_none(), "operation on a file that is being closed");
         state.in_flight += 1;
         let (file, kit) = (state.file.clone(), self.kit.clone());
         self.start(async move {
-            let (result, payload) = on_file(&file, op, at_most).await;
+            let (result, payload) = on_file(&file, op, short).await;
             // The last user hands the file over to whoever closes it.
             drop(file);
             kit.outbox.post(Event { owner, what: What::OfFile(id), result, payload });
@@ -150,8 +156,24 @@ impl Glommio {
         self.finish(owner, Ok(0), false, Payload::None);
     }
 
+    /// Starts to listen to the driver's bell.
+    pub(super) fn begin_hearing(&mut self) {
+        let (bell, stop, kit) = (self.bell.clone(), self.hearing.clone(), self.kit.clone());
+        self.start(async move {
+            if let Ok(bell) = PollableFd::new(bell) {
+                while stop.or_readable(&bell).await.is_ok() {
+                    bell.get_ref().hear();
+                    kit.outbox.wake();
+                }
+            }
+            let (owner, what) = (Owner::Waiter, What::Once);
+            kit.outbox.post(Event { owner, what, result: Ok(0), payload: Payload::None });
+        });
+    }
+
     /// Calls off whatever can be, and closes all files as their last operations end.
     pub(super) fn stop_all(&mut self) {
+        self.starting.push(ask(self.hearing.clone()));
         let accepts = self.listeners.iter_mut().filter_map(|listener| listener.accept.clone());
         self.starting.extend(accepts.map(ask));
         for conn in self.conns.iter_mut() {
@@ -170,16 +192,11 @@ impl Glommio {
         self.finish(owner, Err(errno), false, payload_of(op));
     }
 
-    /// An injected short read or write: at first, half of its pages is carried out. The driver itself goes on with a read.
+    /// An injected short write: the first half of its pages is carried out. A read does so at first, and goes on.
     fn begin_short(&mut self, op: Op, owner: Owner) {
-        let (file, whole) = match &op {
-            Op::Write { file, data, .. } => (*file, data.len()),
-            Op::Read { file, len, .. } => (*file, *len as usize),
-            _ => return self.begin(op, owner),
-        };
-        match whole / 2 / ALIGN * ALIGN {
-            0 if matches!(op, Op::Write { .. }) => self.finish(owner, Ok(0), false, payload_of(op)),
-            half => self.begin_on_file(file, op, Some(half.max(ALIGN).min(whole) as u32), owner),
+        match file_of(&op) {
+            Some(file) => self.begin_on_file(file, op, true, owner),
+            None => self.begin_whole(op, owner),
         }
     }
 }
@@ -196,15 +213,19 @@ fn ask(stop: Rc<Stop>) -> Task {
     Box::pin(async move { stop.ask() })
 }
 
-async fn on_file(file: &OpenFile, op: Op, at_most: Option<u32>) -> (Result<u32, Errno>, Payload) {
+async fn on_file(file: &OpenFile, op: Op, short: bool) -> (Result<u32, Errno>, Payload) {
     let plain = match op {
         Op::Write { offset, data, sync, .. } => {
-            let len = at_most.map_or(data.len(), |len| len as usize);
+            let len = if short { data.len() / 2 / ALIGN * ALIGN } else { data.len() };
             return (file.write(offset, &data[..len], sync).await, Payload::Written(data));
         }
-        Op::Read { offset, mut into, at, len, .. } => {
-            let step = at_most.unwrap_or(len);
-            return (file.read(offset, &mut into, at, len, step).await, Payload::Read(into));
+        Op::Read { file: id, offset, into, at, len } => {
+            let mut reading = Reading::new(id, offset, into, at, len);
+            if short {
+                reading.shorten();
+            }
+            let result = file.read(&mut reading).await;
+            return (result.map(|()| reading.read), Payload::Read(reading.into));
         }
         Op::Flush { .. } => file.flush().await,
         Op::Allocate { offset, len, .. } => file.allocate(offset, len).await,

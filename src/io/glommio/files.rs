@@ -10,9 +10,8 @@ use std::rc::Rc;
 use ::glommio::GlommioError;
 use ::glommio::io::{self as dma, DmaFile};
 
-use crate::base::limits::ALIGN;
-use crate::io::buffer::Block;
 use crate::io::linux::files::{DIR_MODE, FILE_MODE};
+use crate::io::linux::reading::Reading;
 use crate::io::linux::storage::errno;
 use crate::io::{Errno, Op, OpenMode, WriteSync};
 
@@ -88,30 +87,18 @@ impl OpenFile {
         Ok(written as u32)
     }
 
-    /// Reads into `into[at..at + len]`, the first step at most `step` bytes. Goes on where the kernel stopped, which it may do anywhere:
-    /// only a step that finds nothing new shows the end of the file. What lies before the end in its last page is read twice,
-    /// because direct reads start on a page.
-    pub async fn read(
-        &self,
-        offset: u64,
-        into: &mut Block,
-        at: u32,
-        len: u32,
-        step: u32,
-    ) -> Result<u32, Errno> {
-        let (mut read, mut from, mut step) = (0, 0, step as usize);
-        while read < len as usize {
-            let got = self.file.read_at_aligned(offset + from as u64, step).await.map_err(code)?;
-            into.as_mut_slice()[at as usize + from..][..got.len()].copy_from_slice(&got);
-            let before = read;
-            read = before.max(from + got.len());
-            if read == before {
-                break;
+    pub async fn read(&self, reading: &mut Reading) -> Result<(), Errno> {
+        loop {
+            let (offset, part) = reading.next();
+            if part.is_empty() {
+                return Ok(());
             }
-            from = read / ALIGN * ALIGN;
-            step = len as usize - from;
+            let got = self.file.read_at_aligned(offset, part.len()).await.map_err(code)?;
+            part[..got.len()].copy_from_slice(&got);
+            if !reading.goes_on(got.len() as u32) {
+                return Ok(());
+            }
         }
-        Ok(read as u32)
     }
 
     pub async fn flush(&self) -> Result<(), Errno> {
@@ -161,6 +148,7 @@ mod tests {
     use ::glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 
     use super::*;
+    use crate::base::limits::ALIGN;
 
     /// The flags of an open file as proc_pid_fdinfo(5) tells them.
     fn flags(file: &DmaFile) -> i32 {

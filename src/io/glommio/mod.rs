@@ -12,6 +12,8 @@
 //! | rename, remove, directories, truncate | plain calls on two blocking threads | make them in the ring |
 //! | receive, accept | a one-shot poll in the ring, then a plain call | multishot operations; receive into buffers of a pool; read and write one `TcpStream` in two tasks |
 //! | send | a plain `sendmsg`, a poll only when the socket is full | send parts of several blocks without copying |
+//! | wake-ups | an eventfd, polled in the ring and read | MSG_RING; its own channels belong to its own executors |
+//! | shared listener | every shard that listens wakes for a connection, one gets it | EPOLLEXCLUSIVE or its like |
 //! | batches | operations of one turn share an entry into each of three rings | order that entry: it also arms timers and its eventfd, several calls a turn |
 //! | cancel | polls are called off; what has begun on a file is waited for | cancel file operations |
 //!
@@ -27,10 +29,10 @@ mod files;
 mod net;
 mod outbox;
 mod refusal;
+mod sharing;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -41,19 +43,18 @@ use std::time::Duration;
 use ::glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 
 use self::files::OpenFile;
-use self::net::{Conn, Listener};
+use self::net::{Conn, Listener, Stop};
 use self::outbox::{Event, Kit, Outbox, What};
 use super::buffer::{Pool, RecvPool};
+use super::linux::bell::Bell;
 use super::linux::fault::FaultPlan;
+use super::linux::lock::HeldLock;
 use super::linux::message::Message;
 use super::linux::spin::SPIN_NS_MAX;
 use super::linux::table::{Owner, Table};
-use super::linux::{self, lock, sockets, storage};
+use super::linux::{self, sockets, storage};
 use super::open::DriverConfig;
-use super::{
-    ConnId, DirEntry, DiskSpace, Done, Errno, FileId, ListenerId, LockError, Mono, Op, Payload, StorageCaps,
-    Token, Wait,
-};
+use super::{ConnId, DirEntry, DiskSpace, Done, Errno, FileId, Mono, Op, Payload, StorageCaps, Token, Wait};
 use crate::base::error::Fatal;
 use crate::base::limits::COMPLETIONS_PER_TURN_MAX;
 
@@ -90,7 +91,12 @@ pub struct Glommio {
     ready: VecDeque<Done>,
     /// The completion that `wait` waits for.
     waited: Option<Done>,
-    locks: Vec<File>,
+    locks: Vec<HeldLock>,
+    bell: Bell,
+    /// Ends the task that listens to the bell.
+    hearing: Rc<Stop>,
+    /// The sleep was announced for the turn to come.
+    announced: bool,
     faults: FaultPlan,
 }
 
@@ -109,7 +115,8 @@ impl Glommio {
         let executor = builder.make().map_err(|e| refusal::explain(&e))?;
         let recv = RecvPool::new(config.recv_buffers.max(1));
         let recv = recv.ok_or_else(|| linux::no_memory(config.recv_buffers))?;
-        Ok(Glommio {
+        let bell = Bell::new().map_err(|e| refusal::explain(&e.into()))?;
+        let mut made = Glommio {
             executor,
             kit: Rc::new(Kit {
                 outbox: Outbox::default(),
@@ -126,8 +133,13 @@ impl Glommio {
             ready: VecDeque::new(),
             waited: None,
             locks: Vec::new(),
+            bell,
+            hearing: Rc::new(Stop::default()),
+            announced: false,
             faults: FaultPlan::new(),
-        })
+        };
+        made.begin_hearing();
+        Ok(made)
     }
 
     /// For tests: replaces the failures to come.
@@ -141,6 +153,7 @@ impl Glommio {
 
     pub fn turn(&mut self, wait: Wait, out: &mut Vec<Done>) {
         self.step(wait);
+        self.wake_up();
         let count = self.ready.len().min(COMPLETIONS_PER_TURN_MAX);
         out.extend(self.ready.drain(..count));
     }
@@ -165,11 +178,11 @@ impl Glommio {
         self.pool.grow().is_some()
     }
 
-    pub fn listen(&mut self, addr: SocketAddr) -> Result<(ListenerId, SocketAddr), Errno> {
-        let (socket, addr) = sockets::listen(addr)?;
+    /// Connects to a listener, for load drivers: the seam has no such operation. Blocks.
+    pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, Errno> {
+        let socket = sockets::connect(to)?;
         socket.set_nonblocking(true).map_err(storage::errno)?;
-        let listener = Listener { socket: Rc::new(socket), accept: None };
-        Ok((ListenerId(self.listeners.insert(listener)), addr))
+        Ok(ConnId(self.conns.insert(Conn::new(socket))))
     }
 
     pub fn list_dir(&mut self, path: &Path) -> Result<Vec<DirEntry>, Errno> {
@@ -182,11 +195,6 @@ impl Glommio {
 
     pub fn disk_space(&mut self, path: &Path) -> Result<DiskSpace, Errno> {
         storage::space(path)
-    }
-
-    pub fn lock_dir(&mut self, dir: &Path) -> Result<(), LockError> {
-        self.locks.push(lock::take(dir)?);
-        Ok(())
     }
 
     pub fn wait(&mut self, op: Op) -> Done {
@@ -203,7 +211,8 @@ impl Glommio {
     /// Starts what was pushed, sleeps if nothing is at hand, and turns events into completions.
     fn step(&mut self, wait: Wait) {
         let idle = self.ready.is_empty() && self.waited.is_none();
-        let sleep = idle && wait != Wait::No;
+        let called = idle && self.announced && wait != Wait::No && !self.bell.flag().fall_asleep();
+        let sleep = idle && wait != Wait::No && !called;
         let until = if let Wait::Until(time) = wait { Some(time) } else { None };
         let starting = std::mem::take(&mut self.starting);
         let started = !starting.is_empty();
@@ -294,6 +303,6 @@ impl Drop for Glommio {
             self.ready.clear();
             self.waited = None;
         }
-        self.locks.iter().for_each(lock::release);
+        // The locks go with their last share, behind the executor.
     }
 }

@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use ::glommio::io::{PollState, PollableFd};
@@ -21,7 +22,7 @@ use crate::io::{ConnId, Errno, ListenerId, Payload, SendChain};
 const ACCEPTS_MAX: usize = 64;
 
 pub struct Listener {
-    pub socket: Rc<TcpListener>,
+    pub socket: Arc<TcpListener>,
     /// Ends the `Accept` in flight.
     pub accept: Option<Rc<Stop>>,
 }
@@ -46,6 +47,7 @@ impl Conn {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
+    /// Nothing of it is in flight.
     pub fn is_quiet(&self) -> bool {
         self.recv.is_none() && !self.sending
     }
@@ -83,13 +85,13 @@ impl Stop {
 }
 
 /// Takes connections until it is called off or accept(2) fails.
-pub async fn accept(id: ListenerId, socket: Rc<TcpListener>, stop: Rc<Stop>, kit: Rc<Kit>, owner: Owner) {
+pub async fn accept(id: ListenerId, socket: Arc<TcpListener>, stop: Rc<Stop>, kit: Rc<Kit>, owner: Owner) {
     let errno = accept_until(&socket, &stop, &kit, owner).await;
     let what = What::AcceptEnded(id);
     kit.outbox.post(Event { owner, what, result: Err(errno), payload: Payload::None });
 }
 
-async fn accept_until(socket: &Rc<TcpListener>, stop: &Stop, kit: &Kit, owner: Owner) -> Errno {
+async fn accept_until(socket: &Arc<TcpListener>, stop: &Stop, kit: &Kit, owner: Owner) -> Errno {
     let Ok(fd) = PollableFd::new(socket.clone()) else { return Errno::IO };
     loop {
         if let Err(errno) = stop.or_readable(&fd).await {

@@ -7,7 +7,8 @@ use crate::io::{Errno, Op};
 pub enum Fault {
     /// It is not carried out and completes with this error.
     Fails(Errno),
-    /// A read or a write does half of its pages (none of a single one) and says so. Others are carried out as usual.
+    /// A write does half of its pages (none of a single one) and says so. A read does so at first, and the driver goes on. Others
+    /// are carried out as usual.
     Short,
 }
 
@@ -84,6 +85,7 @@ fn is_file_op(op: &Op) -> bool {
             | Op::CancelRecv { .. }
             | Op::Send { .. }
             | Op::CloseConn { .. }
+            | Op::DetachConn { .. }
             | Op::CloseFile { .. }
     )
 }

@@ -55,6 +55,7 @@ impl<T> Table<T> {
     }
 
     /// Numbers of what is open.
+    #[cfg(feature = "glommio")]
     pub fn open_ids(&self) -> impl Iterator<Item = u32> {
         (0..).zip(&self.items).filter(|(_, item)| item.is_some()).map(|(index, _)| index)
     }

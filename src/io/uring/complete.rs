@@ -15,6 +15,9 @@ use crate::io::{ConnId, Errno, FileId, ListenerId, Payload};
 
 impl Uring {
     pub(super) fn complete(&mut self, cqe: Cqe) {
+        if self.complete_bell(cqe.user_data, cqe.result) {
+            return;
+        }
         let Some(held) = self.slots.get_mut(cqe.user_data) else {
             return;
         };
@@ -30,6 +33,11 @@ impl Uring {
             Work::Open { flags, .. } => {
                 if let Some(weaker) = files::weaker_open(*flags, Errno(-cqe.result)) {
                     *flags = weaker;
+                    return self.submit_file(cqe.user_data);
+                }
+            }
+            Work::Read(reading) => {
+                if u32::try_from(cqe.result).is_ok_and(|moved| reading.goes_on(moved)) {
                     return self.submit_file(cqe.user_data);
                 }
             }
@@ -53,7 +61,9 @@ impl Uring {
         }
         match work {
             Work::Write { data, .. } => self.finish(owner, moved, false, Payload::Written(data)),
-            Work::Read { into, .. } => self.finish(owner, moved, false, Payload::Read(into)),
+            Work::Read(reading) => {
+                self.finish(owner, moved.map(|_| reading.read), false, Payload::Read(reading.into));
+            }
             Work::Send { conn, chain, message } => {
                 if let Some(message) = message.filter(|_| self.messages.len() < MESSAGES_KEPT) {
                     self.messages.push(message);

@@ -1,9 +1,10 @@
 //! Sockets as the ring drives them.
 
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 
 pub struct Listener {
-    pub socket: TcpListener,
+    pub socket: Arc<TcpListener>,
     /// Name of the `Accept` in flight.
     pub accept: Option<u64>,
 }

@@ -12,17 +12,20 @@
 //!   the kernel still uses are never free for others.
 //! - `drop` waits for writes that the device has: they cannot be cancelled, and they read our memory.
 
+mod bell;
 mod complete;
+mod conns;
 pub(super) mod probe;
 mod recv_ring;
 mod ring;
+mod sharing;
 mod slots;
-mod conns;
 mod submit;
 #[cfg(test)]
 mod tests;
 
 pub use super::linux::fault::{Counted, Fault, FaultPlan};
+pub use bell::Bell;
 pub use probe::{Probe, Registered, Survey, survey};
 
 use std::collections::VecDeque;
@@ -38,15 +41,13 @@ use self::recv_ring::RecvRing;
 use self::ring::{Cqe, FLAG_SETS, FlagSet, Ring, Sleep};
 use self::slots::{NOBODY, Slots};
 use super::buffer::{MappedSlice, Pool, SLICE_BLOCKS};
+use super::linux::lock::HeldLock;
 use super::linux::message::Message;
 use super::linux::spin::SpinGate;
 use super::linux::table::{Owner, Table};
-use super::linux::{self, lock, sockets, storage};
+use super::linux::{self, sockets, storage};
 pub use super::open::DriverConfig as Config;
-use super::{
-    ConnId, DirEntry, DiskSpace, Done, Errno, ListenerId, LockError, Mono, Op, Payload, StorageCaps, Token,
-    Wait,
-};
+use super::{ConnId, DirEntry, DiskSpace, Done, Errno, Mono, Op, Payload, StorageCaps, Token, Wait};
 use crate::base::error::Fatal;
 use crate::base::limits::COMPLETIONS_PER_TURN_MAX;
 
@@ -89,8 +90,18 @@ pub struct Uring {
         reason = "a header moves to a slot and back, and the kernel holds its address"
     )]
     messages: Vec<Box<Message>>,
-    locks: Vec<File>,
+    locks: Vec<HeldLock>,
     spin: SpinGate,
+    bell: Bell,
+    /// Where the kernel puts the eventfd's count, and whether it reads it now.
+    bell_count: Box<[u8; 8]>,
+    bell_armed: bool,
+    /// The sleep was announced for the turn to come.
+    announced: bool,
+    /// Bells of other drivers that were ever woken from here.
+    called: Vec<Bell>,
+    /// `drop` has begun.
+    ending: bool,
     faults: FaultPlan,
     probe: Probe,
 }
@@ -129,7 +140,8 @@ impl Uring {
         if let Err(error) = sparse {
             fall_back(&mut probe, &error);
         }
-        Ok(Uring {
+        let bell = Bell::new(ring.uring().as_raw_fd()).map_err(|e| probe::blocked(&e, &probe.kernel))?;
+        let mut made = Uring {
             ring,
             slots: Slots::default(),
             recv,
@@ -146,9 +158,17 @@ impl Uring {
             messages: Vec::new(),
             locks: Vec::new(),
             spin: SpinGate::new(config.spin),
+            bell,
+            bell_count: Box::new([0; 8]),
+            bell_armed: false,
+            announced: false,
+            called: Vec::new(),
+            ending: false,
             faults: FaultPlan::new(),
             probe,
-        })
+        };
+        made.arm_bell();
+        Ok(made)
     }
 
     /// What is in effect.
@@ -167,6 +187,7 @@ impl Uring {
 
     pub fn turn(&mut self, wait: Wait, out: &mut Vec<Done>) {
         self.step(wait);
+        self.wake_up();
         let count = self.ready.len().min(COMPLETIONS_PER_TURN_MAX);
         out.extend(self.ready.drain(..count));
     }
@@ -197,11 +218,6 @@ impl Uring {
         true
     }
 
-    pub fn listen(&mut self, addr: SocketAddr) -> Result<(ListenerId, SocketAddr), Errno> {
-        let (socket, addr) = sockets::listen(addr)?;
-        Ok((ListenerId(self.listeners.insert(Listener { socket, accept: None })), addr))
-    }
-
     /// Connects to a listener, for load drivers: the seam has no such operation. Blocks.
     pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, Errno> {
         Ok(ConnId(self.conns.insert(Conn::new(sockets::connect(to)?))))
@@ -217,16 +233,6 @@ impl Uring {
 
     pub fn disk_space(&mut self, path: &Path) -> Result<DiskSpace, Errno> {
         storage::space(path)
-    }
-
-    pub fn lock_dir(&mut self, dir: &Path) -> Result<(), LockError> {
-        let index = self.locks.len() as u32;
-        assert!(index < LOCKS_MAX, "more data directories than LOCKS_MAX");
-        let lock = lock::take(dir)?;
-        let registered = self.ring.uring().submitter().register_files_update(index, &[lock.as_raw_fd()]);
-        registered.map_err(|e| LockError::Failed(storage::errno(e)))?;
-        self.locks.push(lock);
-        Ok(())
     }
 
     pub fn wait(&mut self, op: Op) -> Done {
@@ -248,8 +254,7 @@ impl Uring {
         match wait {
             Wait::Forever if idle => self.sleep(None),
             Wait::Until(time) if idle => self.sleep(Some(time)),
-            _ if self.ring.has_queued() || self.ring.has_deferred() => self.ring.enter(Sleep::No),
-            _ => {}
+            _ => self.submit(),
         }
         let mut cqes = std::mem::take(&mut self.cqes);
         self.ring.take(COMPLETIONS_PER_TURN_MAX.saturating_sub(self.ready.len()), &mut cqes);
@@ -264,6 +269,9 @@ impl Uring {
         if spin_ns > 0 && self.spin(start, spin_ns) {
             return;
         }
+        if self.announced && !self.bell.flag().fall_asleep() {
+            return self.submit();
+        }
         let sleep = match until.map(|time| time.0.saturating_sub(self.now().0)) {
             None => Sleep::Forever,
             Some(0) => Sleep::No,
@@ -275,17 +283,21 @@ impl Uring {
         }
     }
 
-    /// Looks for completions until `spin_ns` have passed; true if there are some.
-    fn spin(&mut self, start: Mono, spin_ns: u64) -> bool {
-        if self.ring.has_queued() {
+    fn submit(&mut self) {
+        if self.ring.has_queued() || self.ring.has_deferred() {
             self.ring.enter(Sleep::No);
         }
+    }
+
+    /// Looks for completions, and for a call from another shard, until `spin_ns` have passed; true if there is one.
+    fn spin(&mut self, start: Mono, spin_ns: u64) -> bool {
+        self.submit();
         loop {
             if self.ring.has_deferred() {
                 self.ring.enter(Sleep::No);
             }
             let spun = self.now().0 - start.0;
-            if self.ring.has_completions() {
+            if self.ring.has_completions() || (self.announced && self.bell.flag().was_called()) {
                 self.spin.waited(spun, spun, true);
                 return true;
             }
@@ -343,17 +355,18 @@ impl Uring {
 impl Drop for Uring {
     /// Ends every operation before any memory goes: cancels what can be, waits for the rest.
     fn drop(&mut self) {
+        self.ending = true;
         self.conns.iter_mut().for_each(Conn::shut);
         let everything = types::CancelBuilder::any().all();
         let entry = opcode::AsyncCancel2::new(everything).build().user_data(NOBODY);
         // SAFETY: the entry points at no memory.
         unsafe { self.ring.push(entry) };
-        while self.slots.in_flight() > 0 {
+        while self.slots.in_flight() > 0 || self.bell_armed {
             self.step(Wait::Until(self.now().plus_ms(100)));
             self.ready.clear();
             self.waited = None;
         }
-        self.locks.iter().for_each(lock::release);
+        // The locks go with their last share, behind the ring.
     }
 }
 

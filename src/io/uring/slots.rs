@@ -5,13 +5,17 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::RawFd;
 
-use crate::io::buffer::{Block, BlockSlice};
+use crate::io::buffer::BlockSlice;
 use crate::io::linux::message::Message;
+use crate::io::linux::reading::Reading;
 use crate::io::linux::table::Owner;
 use crate::io::{ConnId, FileId, ListenerId, SendChain, WriteSync};
 
 /// `user_data` of entries whose completion nobody waits for: it names no slot.
 pub const NOBODY: u64 = u64::MAX;
+
+/// `user_data` of the read of the eventfd. It names no slot either.
+pub const BELL: u64 = u64::MAX - 2;
 
 /// What an operation holds and needs until it completes.
 pub enum Work {
@@ -37,13 +41,7 @@ pub enum Work {
         len: u32,
         sync: WriteSync,
     },
-    Read {
-        file: FileId,
-        offset: u64,
-        into: Block,
-        at: u32,
-        len: u32,
-    },
+    Read(Reading),
     Flush {
         file: FileId,
     },
@@ -91,7 +89,7 @@ impl Work {
         match *self {
             Work::Allocate { file, .. }
             | Work::Write { file, .. }
-            | Work::Read { file, .. }
+            | Work::Read(Reading { file, .. })
             | Work::Flush { file }
             | Work::Truncate { file, .. } => Some(file),
             _ => None,

@@ -11,6 +11,7 @@ use super::{Fault, Uring};
 use crate::base::limits::ALIGN;
 use crate::io::linux::files::{self, DIR_MODE, FILE_MODE, c_path, open_flags};
 use crate::io::linux::message::{Message, SEND_FLAGS};
+use crate::io::linux::reading::Reading;
 use crate::io::linux::table::Owner;
 use crate::io::{ConnId, Errno, FileId, ListenerId, Op, Payload, SendChain, WriteSync};
 
@@ -32,6 +33,7 @@ impl Uring {
             Op::CancelRecv { conn } => self.begin_cancel(conn, owner),
             Op::Send { conn, chain } => self.begin_send(conn, chain, owner),
             Op::CloseConn { conn } => self.begin_close_conn(conn, owner),
+            Op::DetachConn { conn } => self.detach(conn, owner),
             Op::CloseFile { file } => self.begin_close_file(file, owner),
             op => match file_work(op) {
                 Ok(work) => self.begin_file(work, owner),
@@ -172,7 +174,7 @@ impl Uring {
         self.finish(owner, Err(errno), false, payload);
     }
 
-    /// An injected short read or write: the first half of its pages is carried out.
+    /// An injected short read or write: at first, half of its pages is carried out. The driver itself goes on with a read.
     fn begin_short(&mut self, op: Op, owner: Owner) {
         let half = |len: usize| (len / 2 / ALIGN * ALIGN) as u32;
         match op {
@@ -183,11 +185,10 @@ impl Uring {
                 let len = half(data.len());
                 self.begin_file(Work::Write { file, offset, data, len, sync }, owner);
             }
-            Op::Read { into, len, .. } if half(len as usize) == 0 => {
-                self.finish(owner, Ok(0), false, Payload::Read(into));
-            }
             Op::Read { file, offset, into, at, len } => {
-                self.begin_file(Work::Read { file, offset, into, at, len: half(len as usize) }, owner);
+                let mut reading = Reading::new(file, offset, into, at, len);
+                reading.shorten();
+                self.begin_file(Work::Read(reading), owner);
             }
             op => match file_work(op) {
                 Ok(work) => self.begin_file(work, owner),
@@ -206,7 +207,7 @@ fn file_work(op: Op) -> Result<Work, Errno> {
             let len = data.len() as u32;
             Work::Write { file, offset, data, len, sync }
         }
-        Op::Read { file, offset, into, at, len } => Work::Read { file, offset, into, at, len },
+        Op::Read { file, offset, into, at, len } => Work::Read(Reading::new(file, offset, into, at, len)),
         Op::Flush { file } => Work::Flush { file },
         Op::Truncate { file, len } => Work::Truncate { file, len },
         Op::Rename { from, to } => Work::Rename { from: c_path(from)?, to: c_path(to)? },
@@ -215,7 +216,7 @@ fn file_work(op: Op) -> Result<Work, Errno> {
         Op::MakeDir { path } => Work::MakeDir { path: c_path(path)? },
         Op::SyncDir { path } => Work::SyncDir { path: c_path(path)?, opened: None },
         Op::CloseFile { .. } | Op::Accept { .. } | Op::Recv { .. } | Op::CancelRecv { .. } => unreachable!(),
-        Op::Send { .. } | Op::CloseConn { .. } => unreachable!(),
+        Op::Send { .. } | Op::CloseConn { .. } | Op::DetachConn { .. } => unreachable!(),
     })
 }
 
@@ -235,13 +236,14 @@ fn file_entry(fd: Fd, work: &mut Work, registered: &[bool]) -> squeue::Entry {
                 opcode::Write::new(fd, start, *len).offset(*offset).rw_flags(flags).build()
             }
         }
-        Work::Read { offset, into, at, len, .. } => {
-            let region = into.region_index();
-            let start = into.as_mut_slice()[*at as usize..].as_mut_ptr();
+        Work::Read(reading) => {
+            let region = reading.into.region_index();
+            let (offset, part) = reading.next();
+            let (start, len) = (part.as_mut_ptr(), part.len() as u32);
             if known(region) {
-                opcode::ReadFixed::new(fd, start, *len, region).offset(*offset).build()
+                opcode::ReadFixed::new(fd, start, len, region).offset(offset).build()
             } else {
-                opcode::Read::new(fd, start, *len).offset(*offset).build()
+                opcode::Read::new(fd, start, len).offset(offset).build()
             }
         }
         Work::Flush { .. } => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
