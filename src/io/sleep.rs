@@ -27,7 +27,7 @@ impl SleepFlag {
 
     /// Sleeper: from here on every sender calls. Only what is re-checked after this may decide about sleeping.
     pub fn announce(&self) {
-        self.0.store(ANNOUNCED, Ordering::Relaxed);
+        self.0.swap(ANNOUNCED, Ordering::AcqRel);
         fence(Ordering::SeqCst);
     }
 
@@ -43,7 +43,7 @@ impl SleepFlag {
 
     /// Sleeper: it runs again.
     pub fn wake_up(&self) {
-        self.0.store(AWAKE, Ordering::Relaxed);
+        self.0.swap(AWAKE, Ordering::AcqRel);
     }
 
     /// Sender, after its push: true if it has to send a wake-up, which makes it the only one.

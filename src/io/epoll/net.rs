@@ -241,7 +241,7 @@ impl Epoll {
         }
     }
 
-    /// Sends until the chain has left or the socket takes no more.
+    /// Sends until the chain, or as much of it as one send may take, has left, or the socket takes no more.
     fn go_on_sending(&mut self, index: u32) {
         let state = self.conns.get_mut(index);
         let sending = state.send.as_mut().expect("a send in flight");

@@ -1,6 +1,6 @@
 //! The message header and iovecs of a sendmsg(2), kept in place until the send completes, and used again.
 
-use crate::base::limits::SEND_PARTS_MAX;
+use crate::base::limits::{SEND_BYTES_MAX, SEND_PARTS_MAX};
 use crate::io::SendChain;
 
 /// A closed peer is an error, not a signal.
@@ -19,12 +19,14 @@ impl Message {
         Box::new(Message { header, parts: [part; SEND_PARTS_MAX] })
     }
 
-    /// Points the header at the unsent slices of `chain`, as many as fit, without the first `skip` bytes. Returns its address, which
-    /// holds while `self` is not moved out of its box and neither `self` nor the chain's parts change; and how many bytes these are.
+    /// Points the header at the unsent slices of `chain`, as many as fit, without the first `skip` bytes and up to [`SEND_BYTES_MAX`]
+    /// with them. Returns its address, which holds while `self` is not moved out of its box and neither `self` nor the chain's parts
+    /// change; and how many bytes these are.
     pub fn point_at(&mut self, chain: &SendChain, skip: usize) -> (*const libc::msghdr, usize) {
-        let (mut count, mut bytes, mut skip) = (0, 0, skip);
+        let (mut count, mut bytes, room) = (0, 0, SEND_BYTES_MAX.saturating_sub(skip));
+        let mut skip = skip;
         for whole in chain.slices(usize::MAX) {
-            if count == SEND_PARTS_MAX {
+            if count == SEND_PARTS_MAX || bytes == room {
                 break;
             }
             let slice = &whole[skip.min(whole.len())..];
@@ -32,6 +34,7 @@ impl Message {
             if slice.is_empty() {
                 continue;
             }
+            let slice = &slice[..slice.len().min(room - bytes)];
             bytes += slice.len();
             self.parts[count] =
                 libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };

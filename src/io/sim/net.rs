@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::core::{Core, Event, IoId, ProcessId};
 use super::driver::{Closes, Ready};
 use super::sharing::{Detached, SharedSocket};
-use crate::base::limits::{RECV_BUF_BYTES, SEND_PARTS_MAX};
+use crate::base::limits::{RECV_BUF_BYTES, SEND_BYTES_MAX, SEND_PARTS_MAX};
 use crate::io::share::SocketOf;
 use crate::io::{ConnId, Done, Errno, ListenMode, ListenerId, Op, Payload, SendChain, Socket, Token};
 
@@ -439,6 +439,7 @@ impl Core {
         }
         let room = state.to_client.room();
         let total: usize = sending.chain.slices(SEND_PARTS_MAX).map(<[u8]>::len).sum();
+        let total = total.min(SEND_BYTES_MAX);
         let mut most = room.min(total - sending.sent);
         let cut = self.faults.send_short;
         let cut = self.rng.chance(cut) && most > 0;

@@ -8,7 +8,7 @@ use io_uring::{opcode, squeue};
 use super::recv_ring::GROUP;
 use super::slots::Work;
 use super::{Fault, Uring};
-use crate::base::limits::ALIGN;
+use crate::base::limits::{ALIGN, SEND_BYTES_MAX};
 use crate::io::linux::files::{self, DIR_MODE, FILE_MODE, c_path, open_flags};
 use crate::io::linux::message::{Message, SEND_FLAGS};
 use crate::io::linux::reading::Reading;
@@ -17,7 +17,7 @@ use crate::io::{ConnId, Errno, FileId, ListenerId, Op, Payload, SendChain, Write
 
 const CWD: Fd = Fd(libc::AT_FDCWD);
 
-/// Sends go on until all is sent: fewer completions, shorter only at an error.
+/// Sends go on until all that they may take is sent: fewer completions, shorter only at an error.
 const SEND_ALL: i32 = SEND_FLAGS | libc::MSG_WAITALL;
 
 impl Uring {
@@ -128,7 +128,7 @@ impl Uring {
         let fd = Fd(state.socket.as_raw_fd());
         let mut slices = chain.slices(2);
         let (first, single) = (slices.next().unwrap_or_default(), slices.next().is_none());
-        let (start, len) = (first.as_ptr(), first.len() as u32);
+        let (start, len) = (first.as_ptr(), first.len().min(SEND_BYTES_MAX) as u32);
         drop(slices);
         let (entry, message) = if single {
             (opcode::Send::new(fd, start, len).flags(SEND_ALL).build(), None)

@@ -3,10 +3,13 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
 
 use corelog::base::error::Fatal;
 use corelog::io::open::DriverConfig;
 
+use super::shards::{Player, ends};
 use super::*;
 
 /// Makes a driver.
@@ -37,6 +40,28 @@ struct RealWorld {
 impl World for RealWorld {
     fn io(&mut self) -> Io {
         (self.make)(config()).expect("a second driver as good as the first")
+    }
+
+    fn shards(&mut self, count: usize) -> Vec<Io> {
+        (0..count).map(|_| self.io()).collect()
+    }
+
+    fn play(&mut self) {
+        let [first, second] = [mpsc::channel(), mpsc::channel()];
+        let channels = [(first.0, second.1), (second.0, first.1)];
+        let make = self.make;
+        let threads = channels.into_iter().zip(ends()).map(|((tell, learn), ends)| {
+            thread::spawn(move || {
+                // On its own thread, as a ring must be.
+                let io = make(config()).expect("a driver as good as the first");
+                tell.send(io.waker()).expect("the other player waits for it");
+                let other = learn.recv().expect("the other player tells it");
+                let mut player = Player::new(io, ends, other);
+                while !player.step() {}
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("played to the end"));
     }
 
     fn dir(&self) -> &Path {
@@ -80,6 +105,17 @@ impl Peer for RealPeer {
                 Err(error) => panic!("read from the driver: {error}"),
             }
         }
+    }
+
+    fn read_some(&mut self, into: &mut Vec<u8>, max: usize) -> bool {
+        let mut piece = vec![0; max];
+        match self.stream.read(&mut piece) {
+            Ok(0) => return false,
+            Ok(len) => into.extend_from_slice(&piece[..len]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => panic!("read from the driver: {error}"),
+        }
+        true
     }
 
     fn finish(&mut self) {
