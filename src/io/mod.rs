@@ -66,7 +66,7 @@ pub mod uring;
 pub use share::{DirLock, SharedListener, Socket, Waker};
 
 use std::fmt;
-use std::net::SocketAddr;
+pub use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::runtime::Runtime;

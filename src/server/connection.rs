@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use super::handover::Affinity;
 use super::pending::Pending;
+use crate::base::ids::ShardId;
 use crate::base::limits::SEND_PARTS_MAX;
 use crate::base::metrics::Stamps;
 use crate::io::buffer::RecvBuf;
@@ -22,6 +24,8 @@ pub enum Phase {
     Open,
     /// `CloseConn` is pushed; nothing is read or answered any more.
     Closing,
+    /// `DetachConn` is pushed: it leaves for another shard.
+    Moving,
 }
 
 /// What one partition of a waiting request takes, in the server and in its shard together.
@@ -85,6 +89,9 @@ pub struct Connection {
     pub sending: bool,
     /// The peer sends no more.
     pub ended: bool,
+    pub affinity: Affinity,
+    /// Where it shall live: nothing more is parsed, and it goes when it is quiet.
+    pub moving: Option<ShardId>,
     pub last_heard: Mono,
     pub send_since: Mono,
     /// When the unfinished frame began, and its first byte's time for the stamps.
@@ -118,6 +125,8 @@ impl Connection {
             stalled: false,
             sending: false,
             ended: false,
+            affinity: Affinity::default(),
+            moving: None,
             last_heard: now,
             send_since: now,
             frame_since: None,

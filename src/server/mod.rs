@@ -17,6 +17,7 @@ mod budget;
 pub mod connection;
 pub mod dispatch;
 pub mod handlers;
+mod handover;
 pub mod metadata;
 mod pending;
 mod timeouts;
@@ -28,7 +29,9 @@ use slab::Slab;
 use crate::base::ids::ShardId;
 use crate::base::limits::CONNECTIONS_PER_SHARD_MAX;
 use crate::io::{ConnId, Done, Errno, ListenerId, Mono, Op, Payload, Token};
-use crate::router::message::{Message, Reply, Ticket};
+use crate::router::letter::ControlFrame;
+use crate::router::mesh::Router;
+use crate::router::message::{Message, Reply, ReplyBody, Ticket};
 use crate::shard::{Cx, Shard};
 use crate::wire::frame::FrameSplitter;
 
@@ -42,6 +45,7 @@ pub const TOKEN_RECV: u8 = 17;
 pub const TOKEN_SEND: u8 = 18;
 pub const TOKEN_CANCEL: u8 = 19;
 pub const TOKEN_CLOSE: u8 = 20;
+pub const TOKEN_DETACH: u8 = 21;
 
 /// What the server obeys, from the broker's configuration.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +56,17 @@ pub struct ServerConfig {
     pub idle_ms_max: u64,
     /// What all connections may hold together: half frames, waiting requests, answers not taken.
     pub held_bytes_max: u64,
+    /// A connection moves to another shard when this many requests in a row went there, nearly all of them; 0: never.
+    pub handover_requests: u32,
+    pub handover_interval_ms: u64,
+}
+
+/// What the server works on: its shard, the ways to the others, the metadata, and memory and time.
+pub struct On<'a> {
+    pub shard: &'a mut Shard,
+    pub router: &'a mut Router,
+    pub meta: &'a mut Metadata,
+    pub cx: Cx<'a>,
 }
 
 /// How long a peer may take with what it began.
@@ -79,6 +94,8 @@ pub struct Server {
     pub copied_bytes_total: u64,
     pub accepted_total: u64,
     pub closed_total: u64,
+    pub handed_over_total: u64,
+    pub adopted_total: u64,
 }
 
 impl Server {
@@ -98,6 +115,8 @@ impl Server {
             copied_bytes_total: 0,
             accepted_total: 0,
             closed_total: 0,
+            handed_over_total: 0,
+            adopted_total: 0,
         }
     }
 
@@ -117,12 +136,12 @@ impl Server {
     }
 
     /// Takes a completion whose token kind is the server's.
-    pub fn done(&mut self, done: Done, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    pub fn done(&mut self, done: Done, on: &mut On<'_>) {
         let token = done.token;
         match token.kind() {
-            TOKEN_ACCEPT => self.accepted(done, cx),
+            TOKEN_ACCEPT => self.accepted(done, on.cx.now),
             TOKEN_CANCEL => {}
-            TOKEN_CLOSE => self.closed(token, shard, cx),
+            TOKEN_CLOSE => self.closed(token, on),
             kind => {
                 let at = token.slot() as usize;
                 let alive = self.connections.get(at).is_some_and(|c| c.generation == token.generation());
@@ -130,16 +149,31 @@ impl Server {
                     return;
                 }
                 match kind {
-                    TOKEN_RECV => self.received(at, done, shard, meta, cx),
-                    TOKEN_SEND => self.sent(at, done, cx),
+                    TOKEN_RECV => self.received(at, done, on),
+                    TOKEN_SEND => self.sent(at, done, on.cx.now),
+                    TOKEN_DETACH => self.detached(at, done, on),
                     _ => debug_assert!(false, "token kind {kind} is not the server's"),
                 }
             }
         }
     }
 
+    /// Takes the answers that the shard has by now: those to our own connections into their places, the others onto their way.
+    pub fn collect(&mut self, on: &mut On<'_>) {
+        let (shard, router) = (&mut *on.shard, &mut *on.router);
+        for reply in shard.take_replies() {
+            if let Some(reply) = router.settle(reply) {
+                self.reply(reply);
+            }
+        }
+    }
+
     /// An answer of a shard to one of our connections.
     pub fn reply(&mut self, reply: Reply) {
+        let reply = match reply.body {
+            ReplyBody::Frame(Some(bytes)) => return self.reply_bytes(reply.ticket, bytes),
+            body => Reply { ticket: reply.ticket, body },
+        };
         let at = reply.ticket.conn as usize;
         let Some(conn) = self.connections.get_mut(at) else { return };
         if conn.generation != reply.ticket.generation || conn.phase != Phase::Open {
@@ -154,6 +188,15 @@ impl Server {
         self.ready.push(at);
     }
 
+    /// A frame that a connection of another shard received, for the controller, which lives here.
+    pub fn control_frame(&mut self, control: ControlFrame, on: &mut On<'_>) {
+        if let Some(reply) = dispatch::control_frame(control.ticket, &control.frame, &self.config, on)
+            && let Some(own) = on.router.settle(reply)
+        {
+            self.reply(own);
+        }
+    }
+
     /// An answer to a request that waited for metadata.
     pub fn reply_bytes(&mut self, ticket: Ticket, bytes: Vec<u8>) {
         let at = ticket.conn as usize;
@@ -166,17 +209,17 @@ impl Server {
     }
 
     /// Once per turn, behind all replies: inboxes that may go on, sends, timeouts.
-    pub fn turn(&mut self, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    pub fn turn(&mut self, on: &mut On<'_>) {
         for at in std::mem::take(&mut self.stalled) {
             if self.connections.get(at).is_some_and(|c| c.stalled) {
                 self.connections[at].stalled = false;
-                self.work_inbox(at, shard, meta, cx);
+                self.work_inbox(at, on);
             }
         }
-        self.flush_sends(cx.now);
-        if cx.now >= self.next_sweep {
-            self.next_sweep = cx.now.plus_ms(1_000);
-            self.sweep(cx.now);
+        self.flush_sends(on.cx.now);
+        if on.cx.now >= self.next_sweep {
+            self.next_sweep = on.cx.now.plus_ms(1_000);
+            self.sweep(on.cx.now);
         }
     }
 
@@ -221,7 +264,7 @@ impl Server {
         }
     }
 
-    fn accepted(&mut self, done: Done, cx: &mut Cx<'_>) {
+    fn accepted(&mut self, done: Done, now: Mono) {
         let listener = done.token.slot() as usize;
         if !done.more && !self.stopping {
             // Out of descriptors, or a connection that was reset before we took it: keep accepting.
@@ -230,18 +273,27 @@ impl Server {
         }
         let Payload::Accepted { conn, peer } = done.payload else { return };
         self.accepted_total += 1;
-        self.adopt(conn, peer, cx.now);
+        self.adopt(conn, peer, now);
     }
 
     fn adopt(&mut self, conn: ConnId, peer: SocketAddr, now: Mono) {
-        self.generation = (self.generation + 1) & 0xff_ffff;
         let splitter = FrameSplitter::requests(self.config.request_bytes_max);
-        let full = self.connections.len() >= CONNECTIONS_PER_SHARD_MAX;
-        let at = self.connections.insert(Connection::new(conn, peer, self.generation, splitter, now));
-        if full || self.stopping {
+        let at = self.insert(|generation| Connection::new(conn, peer, generation, splitter, now));
+        if self.is_full() || self.stopping {
             return self.close(at);
         }
         self.arm(at);
+    }
+
+    /// Gives a connection a slot of a new generation.
+    fn insert(&mut self, make: impl FnOnce(u32) -> Connection) -> usize {
+        self.generation = (self.generation + 1) & 0xff_ffff;
+        self.connections.insert(make(self.generation))
+    }
+
+    /// One connection more than may be.
+    fn is_full(&self) -> bool {
+        self.connections.len() > CONNECTIONS_PER_SHARD_MAX
     }
 
     fn arm(&mut self, at: usize) {
@@ -250,7 +302,7 @@ impl Server {
         self.ops.push((Op::Recv { conn: conn.id }, Token::new(TOKEN_RECV, conn.generation, at as u32)));
     }
 
-    fn received(&mut self, at: usize, done: Done, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    fn received(&mut self, at: usize, done: Done, on: &mut On<'_>) {
         let conn = &mut self.connections[at];
         if !done.more {
             conn.receiving = false;
@@ -258,7 +310,7 @@ impl Server {
         }
         match (done.result, done.payload) {
             (Ok(_), Payload::Received(buf)) => {
-                conn.last_heard = cx.now;
+                conn.last_heard = on.cx.now;
                 conn.inbox.push_back(Chunk { buf, at: 0 });
             }
             (Ok(_), _) => conn.ended = true,
@@ -266,21 +318,21 @@ impl Server {
             (Err(_), _) => conn.ended = true,
         }
         if !conn.stalled {
-            self.work_inbox(at, shard, meta, cx);
+            self.work_inbox(at, on);
         } else if !self.budget.keep_inbox(conn) {
             self.close(at);
         }
     }
 
     /// Parses and dispatches what has arrived, as far as the connection's bounds and the shard's memory allow.
-    fn work_inbox(&mut self, at: usize, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    fn work_inbox(&mut self, at: usize, on: &mut On<'_>) {
         loop {
             let conn = &mut self.connections[at];
-            if conn.phase != Phase::Open {
-                return;
+            if conn.phase != Phase::Open || conn.moving.is_some() {
+                return self.step_move(at);
             }
             let Some(arrived) = conn.inbox.front().map(|chunk| chunk.buf.len() - chunk.at) else { break };
-            if !self.budget.admits(at, conn) {
+            if on.router.holds_back(at as u32) || !self.budget.admits(at, conn) {
                 // For as long as its peer likes.
                 if !self.budget.keep_inbox(conn) {
                     return self.close(at);
@@ -288,18 +340,17 @@ impl Server {
                 return self.stall(at);
             }
             let wanted = conn.splitter.claimed_bytes().unwrap_or(0).max(arrived);
-            if !shard.room_for(wanted, cx) {
+            if !on.shard.room_for(wanted, &mut on.cx) {
                 return self.stall(at);
             }
             let fetch_bytes_max = self.config.fetch_bytes_max.min(self.budget.answer_bytes_max());
             let config = ServerConfig { fetch_bytes_max, ..self.config };
-            if dispatch::one_chunk(conn, at, &config, shard, meta, cx).is_err() {
+            if dispatch::one_chunk(conn, at, &config, on).is_err() {
                 return self.close(at);
             }
             self.budget.settle(at, conn);
-            for reply in shard.take_replies().collect::<Vec<_>>() {
-                self.reply(reply);
-            }
+            self.consider_move(at, on);
+            self.collect(on);
             self.ready.push(at);
         }
         let conn = &mut self.connections[at];
@@ -311,10 +362,9 @@ impl Server {
             }
             let hurry =
                 Message::Hurry { shard: self.config.shard, conn: at as u32, generation: conn.generation };
-            shard.handle(hurry, cx);
-            for reply in shard.take_replies().collect::<Vec<_>>() {
-                self.reply(reply);
-            }
+            on.router.hurry(at as u32, conn.generation);
+            on.shard.handle(hurry, &mut on.cx);
+            self.collect(on);
         } else if !conn.receiving {
             self.arm(at);
         }
@@ -344,7 +394,7 @@ impl Server {
             if (conn.ended || stopping) && conn.owes_nothing() {
                 self.close(at);
             }
-            return;
+            return self.step_move(at);
         }
         conn.sending = true;
         conn.send_since = now;
@@ -352,7 +402,7 @@ impl Server {
             .push((Op::Send { conn: conn.id, chain }, Token::new(TOKEN_SEND, conn.generation, at as u32)));
     }
 
-    fn sent(&mut self, at: usize, done: Done, cx: &mut Cx<'_>) {
+    fn sent(&mut self, at: usize, done: Done, now: Mono) {
         let conn = &mut self.connections[at];
         conn.sending = false;
         // What a shutdown cut short is not sent again: by the next turn the seam may have given the connection up.
@@ -367,7 +417,7 @@ impl Server {
         if !chain.is_done() {
             conn.sending = true;
             if bytes > 0 {
-                conn.send_since = cx.now;
+                conn.send_since = now;
             }
             let token = Token::new(TOKEN_SEND, conn.generation, at as u32);
             self.ops.push((Op::Send { conn: conn.id, chain }, token));
@@ -389,7 +439,7 @@ impl Server {
         self.ops.push((Op::CloseConn { conn: conn.id }, Token::new(TOKEN_CLOSE, conn.generation, at as u32)));
     }
 
-    fn closed(&mut self, token: Token, shard: &mut Shard, cx: &mut Cx<'_>) {
+    fn closed(&mut self, token: Token, on: &mut On<'_>) {
         let at = token.slot() as usize;
         if self.connections.get(at).is_none_or(|c| c.generation != token.generation()) {
             return;
@@ -400,7 +450,8 @@ impl Server {
         if !conn.owes_nothing() {
             let forget =
                 Message::Forget { shard: self.config.shard, conn: at as u32, generation: conn.generation };
-            shard.handle(forget, cx);
+            on.router.forget(at as u32, conn.generation);
+            on.shard.handle(forget, &mut on.cx);
         }
     }
 }

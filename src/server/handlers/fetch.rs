@@ -98,7 +98,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         at_once: waiting.parts.iter().any(|(_, refused)| refused.is_some()),
         parts,
     };
-    request.ask(Message::Fetch(fetch));
+    request.ask(&meta.image, Message::Fetch(fetch));
     Ok(Handled::Wait(Pending::Fetch(waiting)))
 }
 

@@ -22,6 +22,8 @@ pub mod produce;
 use super::ServerConfig;
 use super::pending::{Encoded, Pending};
 use crate::base::error::Refused;
+use crate::controller::image::Image;
+use crate::router::mesh::Router;
 use crate::router::message::{Message, Ticket};
 use crate::shard::{Cx, Shard};
 use crate::wire::error::code;
@@ -37,13 +39,18 @@ pub struct Request<'a, 'c> {
     pub ticket: Ticket,
     pub config: &'a ServerConfig,
     pub shard: &'a mut Shard,
+    pub router: &'a mut Router,
     pub cx: &'a mut Cx<'c>,
 }
 
 impl Request<'_, '_> {
-    /// Asks the shard that owns the partitions. The reply comes back by the ticket.
-    pub fn ask(&mut self, message: Message<'_>) {
-        self.shard.handle(message, self.cx);
+    /// Asks the shards that own the partitions. One reply comes back by the ticket.
+    pub fn ask(&mut self, image: &Image, message: Message<'_>) {
+        let me = self.config.shard;
+        let owner = |key| image.owner(key).unwrap_or(me);
+        if let Some(own) = self.router.route(message, owner, self.cx.now) {
+            self.shard.handle(own, self.cx);
+        }
     }
 }
 
@@ -51,6 +58,8 @@ impl Request<'_, '_> {
 pub enum Handled {
     Encoded(Encoded),
     Wait(Pending),
+    /// Only the controller can answer, and it lives on another shard.
+    Forward,
 }
 
 /// Kafka's number, 0 for no error.

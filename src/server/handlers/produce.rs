@@ -86,7 +86,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         timeout_ms: body.timeout_ms,
         parts,
     };
-    request.ask(Message::Produce(produce));
+    request.ask(&meta.image, Message::Produce(produce));
     Ok(Handled::Wait(Pending::Produce(waiting)))
 }
 
