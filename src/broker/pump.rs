@@ -14,8 +14,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::ids::ShardId;
+use crate::base::metrics::Stamps;
 use crate::broker::control::{Control, TOKEN_CONTROL, catch_up};
 use crate::broker::together::Together;
+use crate::io::buffer::Pool;
+use crate::io::clock::{Clock, ClockSource};
 use crate::io::{Done, Io, Mono, Wait};
 use crate::router::letter::{Handover, Letter, Origin, Parcel};
 use crate::router::mesh::Router;
@@ -26,11 +29,25 @@ use crate::shard::{Cx, Notice, Shard, TOKEN_READ, TOKEN_STORE};
 
 /// The server of a node beside what it works on. A macro, because a function would borrow the whole node.
 macro_rules! server_on {
-    ($node:ident, $now:expr, $wall_ms:expr) => {{
+    ($node:ident, $time:expr) => {{
         let Node { io, shard, server, meta, router, .. } = &mut *$node;
-        let cx = Cx { now: $now, wall_ms: $wall_ms, pool: io.pool() };
-        (server, On { shard, router, meta, cx })
+        (server, On { shard, router, meta, cx: $time.cx(io.pool()) })
     }};
+}
+
+/// The time of one turn.
+#[derive(Clone, Copy)]
+struct Time {
+    now: Mono,
+    clock: Clock,
+    wall_ms: i64,
+}
+
+impl Time {
+    fn cx(self, pool: &mut Pool) -> Cx<'_> {
+        let Time { now, clock, wall_ms } = self;
+        Cx { now, clock, wall_ms, pool }
+    }
 }
 
 /// Longest sleep: a stop request is seen after at most this.
@@ -51,6 +68,7 @@ pub struct Node {
     together: Arc<Together>,
     data_dir: PathBuf,
     dones: Vec<Done>,
+    clocks: ClockSource,
     next_disk_check: Mono,
     /// Why acks ended, once a write or a flush failed.
     pub dead: Option<String>,
@@ -90,6 +108,7 @@ impl Node {
     pub fn new(io: Io, stand: Stand) -> Node {
         let Stand { shard, server, meta, router, control, together, data_dir } = stand;
         let mut node = Node {
+            clocks: io.clock_source(),
             io,
             shard,
             server,
@@ -113,7 +132,7 @@ impl Node {
         self.together.ask_to_stop();
         if self.stop == Stop::Serving {
             self.stop = Stop::Draining(self.io.now().plus_ms(DRAIN_MS_MAX));
-            let mut cx = Cx { now: self.io.now(), wall_ms: self.io.wall_ms(), pool: self.io.pool() };
+            let mut cx = self.time().cx(self.io.pool());
             self.shard.begin_drain(&mut cx);
             self.server.begin_stop();
         }
@@ -127,18 +146,23 @@ impl Node {
     pub fn turn(&mut self) {
         let wait = self.wait();
         self.io.turn(wait, &mut self.dones);
-        let (now, wall_ms) = (self.io.now(), self.io.wall_ms());
+        let time = self.time();
         if self.together.is_stopping() {
             self.begin_stop();
         }
         self.router.receive();
         // Behind the lanes: who wrote to us may know partitions that we have yet to make.
-        self.catch_up(now, wall_ms);
-        self.complete(now, wall_ms);
-        self.open_letters(now, wall_ms);
-        self.work(now, wall_ms);
+        self.catch_up(time);
+        self.complete(time);
+        self.open_letters(time);
+        self.work(time);
         self.push();
-        self.tend(now);
+        self.tend(time.now);
+    }
+
+    fn time(&mut self) -> Time {
+        let now = self.io.now();
+        Time { now, clock: self.clocks.turn(now), wall_ms: self.io.wall_ms() }
     }
 
     fn wait(&mut self) -> Wait {
@@ -157,23 +181,21 @@ impl Node {
     }
 
     /// Takes the image in force, and makes and removes partitions accordingly.
-    fn catch_up(&mut self, now: Mono, wall_ms: i64) {
+    fn catch_up(&mut self, time: Time) {
         let Some(image) = self.together.published.newer_than(self.meta.image.revision) else { return };
-        let mut cx = Cx { now, wall_ms, pool: self.io.pool() };
+        let mut cx = time.cx(self.io.pool());
         catch_up(&self.meta.image, &image, &mut self.shard, &mut cx);
         self.meta.image = image;
     }
 
-    fn complete(&mut self, now: Mono, wall_ms: i64) {
+    fn complete(&mut self, time: Time) {
         let mut dones = std::mem::take(&mut self.dones);
         for done in dones.drain(..) {
             match done.token.kind() {
-                TOKEN_STORE | TOKEN_READ => {
-                    self.shard.done(done, &mut Cx { now, wall_ms, pool: self.io.pool() })
-                }
-                TOKEN_CONTROL => self.control_done(done, now, wall_ms),
+                TOKEN_STORE | TOKEN_READ => self.shard.done(done, &mut time.cx(self.io.pool())),
+                TOKEN_CONTROL => self.control_done(done, time),
                 _ => {
-                    let (server, mut on) = server_on!(self, now, wall_ms);
+                    let (server, mut on) = server_on!(self, time);
                     server.done(done, &mut on);
                 }
             }
@@ -182,46 +204,46 @@ impl Node {
     }
 
     /// A metadata write completed: what it made durable is in force on all shards before any answer tells of it.
-    fn control_done(&mut self, done: Done, now: Mono, wall_ms: i64) {
+    fn control_done(&mut self, done: Done, time: Time) {
         let (Some(control), Some(controller)) = (&mut self.control, &mut self.meta.controller) else {
             return;
         };
         if let Some(image) = control.done(done, controller) {
             self.together.published.set(image);
-            self.catch_up(now, wall_ms);
+            self.catch_up(time);
         }
     }
 
     /// What other shards ask for, and what they answered.
-    fn open_letters(&mut self, now: Mono, wall_ms: i64) {
+    fn open_letters(&mut self, time: Time) {
         let mut arrived = self.router.take_arrived();
         for (from, letter) in arrived.drain(..) {
             match letter {
                 Letter::Reply(reply) => {
                     if let Some(reply) = self.router.answered(from, *reply) {
-                        self.server.reply(reply);
+                        self.server.reply(reply, time.clock.now());
                     }
                 }
-                Letter::Ask(parcel) => self.ask(from, parcel, now, wall_ms),
+                Letter::Ask(parcel) => self.ask(from, parcel, time),
                 Letter::Control(control) => {
-                    let (server, mut on) = server_on!(self, now, wall_ms);
+                    let (server, mut on) = server_on!(self, time);
                     server.control_frame(*control, &mut on);
                 }
                 Letter::Adopt(moved) => {
                     let Handover { socket, state } = *moved;
                     let id = self.io.adopt(socket);
-                    let (server, mut on) = server_on!(self, now, wall_ms);
+                    let (server, mut on) = server_on!(self, time);
                     server.adopt_moved(id, state, &mut on);
                 }
                 Letter::Hurry(origin) => {
                     self.router.hurry_deferred(origin);
-                    self.hurry(origin, now, wall_ms);
+                    self.hurry(origin, time);
                 }
             }
         }
         self.router.reuse(arrived);
         loop {
-            let mut cx = Cx { now, wall_ms, pool: self.io.pool() };
+            let mut cx = time.cx(self.io.pool());
             let shard = &mut self.shard;
             let Some(parcel) = self.router.take_deferred(|bytes| shard.room_for(bytes, &mut cx)) else {
                 break;
@@ -230,8 +252,8 @@ impl Node {
         }
     }
 
-    fn ask(&mut self, from: ShardId, parcel: Box<Parcel>, now: Mono, wall_ms: i64) {
-        let mut cx = Cx { now, wall_ms, pool: self.io.pool() };
+    fn ask(&mut self, from: ShardId, parcel: Box<Parcel>, time: Time) {
+        let mut cx = time.cx(self.io.pool());
         self.router.count_served();
         if self.router.is_deferring(from) || !self.shard.room_for(parcel.bytes(), &mut cx) {
             return self.router.defer(from, parcel);
@@ -239,39 +261,40 @@ impl Node {
         parcel.open(|message| self.shard.handle(message, &mut cx));
     }
 
-    fn hurry(&mut self, origin: Origin, now: Mono, wall_ms: i64) {
+    fn hurry(&mut self, origin: Origin, time: Time) {
         let Origin { shard, conn, generation } = origin;
-        let mut cx = Cx { now, wall_ms, pool: self.io.pool() };
+        let mut cx = time.cx(self.io.pool());
         self.shard.handle(Message::Hurry { shard, conn, generation }, &mut cx);
     }
 
-    fn work(&mut self, now: Mono, wall_ms: i64) {
-        let mut cx = Cx { now, wall_ms, pool: self.io.pool() };
+    fn work(&mut self, time: Time) {
+        let mut cx = time.cx(self.io.pool());
         if let (Some(control), Some(controller)) = (&mut self.control, &mut self.meta.controller) {
             control.turn(controller, &mut self.shard, &mut cx);
         }
         for answer in self.meta.take_answers() {
-            let reply = Reply { ticket: answer.ticket, body: ReplyBody::Frame(Some(answer.bytes)) };
+            let body = ReplyBody::Frame(Some(answer.bytes));
+            let reply = Reply { ticket: answer.ticket, body, stamps: Stamps::default() };
             if let Some(reply) = self.router.settle(reply) {
-                self.server.reply(reply);
+                self.server.reply(reply, time.clock.now());
             }
         }
         self.shard.turn(&mut cx);
-        let (server, mut on) = server_on!(self, now, wall_ms);
+        let (server, mut on) = server_on!(self, time);
         server.collect(&mut on);
-        for reply in self.router.expire(now) {
-            self.server.reply(reply);
+        for reply in self.router.expire(time.now) {
+            self.server.reply(reply, time.clock.now());
         }
         for origin in self.router.take_hurries() {
-            self.hurry(origin, now, wall_ms);
+            self.hurry(origin, time);
         }
-        let (server, mut on) = server_on!(self, now, wall_ms);
+        let (server, mut on) = server_on!(self, time);
         server.collect(&mut on);
         server.turn(&mut on);
         for notice in self.shard.take_notices() {
             self.notice(notice);
         }
-        self.stop_on(now);
+        self.stop_on(time.now);
     }
 
     fn push(&mut self) {

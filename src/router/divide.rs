@@ -50,22 +50,27 @@ pub fn only_owner(
     me: ShardId,
     owner: &impl Fn(PartitionKey) -> ShardId,
 ) -> Option<ShardId> {
-    fn of(parts: &[impl Part], me: ShardId, owner: &impl Fn(PartitionKey) -> ShardId) -> Option<ShardId> {
-        let first = parts.first().map_or(me, |part| owner(part.key()));
-        parts.iter().all(|part| owner(part.key()) == first).then_some(first)
+    fn of<'p, P: Part + 'p>(
+        parts: impl Iterator<Item = &'p P>,
+        me: ShardId,
+        owner: &impl Fn(PartitionKey) -> ShardId,
+    ) -> Option<ShardId> {
+        let mut owners = parts.map(|part| owner(part.key()));
+        let first = owners.next().unwrap_or(me);
+        owners.all(|other| other == first).then_some(first)
     }
     match message {
-        Message::Produce(produce) => of(&produce.parts, me, owner),
-        Message::Fetch(fetch) => of(&fetch.parts, me, owner),
-        Message::ListOffsets(list) => of(&list.parts, me, owner),
-        Message::EpochEnds(ends) => of(&ends.parts, me, owner),
-        Message::DeleteRecords(delete) => of(&delete.parts, me, owner),
+        Message::Produce(produce) => of(produce.parts.iter(), me, owner),
+        Message::Fetch(fetch) => of(fetch.parts.iter(), me, owner),
+        Message::ListOffsets(list) => of(list.parts.iter(), me, owner),
+        Message::EpochEnds(ends) => of(ends.parts.iter(), me, owner),
+        Message::DeleteRecords(delete) => of(delete.parts.iter(), me, owner),
         Message::Forget { .. } | Message::Hurry { .. } => Some(me),
     }
 }
 
 fn shares<P: Part>(
-    parts: Vec<P>,
+    parts: impl IntoIterator<Item = P>,
     owner: &impl Fn(PartitionKey) -> ShardId,
 ) -> BTreeMap<ShardId, (Vec<u32>, Vec<P>)> {
     let mut shares: BTreeMap<ShardId, (Vec<u32>, Vec<P>)> = BTreeMap::new();
@@ -104,7 +109,10 @@ pub fn divide<'a>(message: Message<'a>, owner: &impl Fn(PartitionKey) -> ShardId
     let (ticket, kind, parts, answers, shares) = match message {
         Message::Produce(Produce { ticket, version, acks, timeout_ms, parts }) => {
             let len = parts.len();
-            let message = |parts| Message::Produce(Produce { ticket, version, acks, timeout_ms, parts });
+            let message = |parts: Vec<_>| {
+                let parts = parts.into_iter().collect();
+                Message::Produce(Produce { ticket, version, acks, timeout_ms, parts })
+            };
             (ticket, Kind::Produce, len, Answers::Produce(empty(len)), each(shares(parts, owner), message))
         }
         Message::Fetch(fetch) => {
@@ -154,6 +162,7 @@ fn divide_fetch<'a>(fetch: Fetch, owner: &impl Fn(PartitionKey) -> ShardId) -> V
     let min_bytes = (min_bytes.max(0) as u32).div_ceil(owners as u32) as i32;
     let max_bytes = (max_bytes / owners).max(1);
     each(shares, |parts| {
+        let parts = parts.into_iter().collect();
         Message::Fetch(Fetch { ticket, max_wait_ms, min_bytes, max_bytes, read_committed, at_once, parts })
     })
 }

@@ -8,7 +8,9 @@ use super::message::{
     Ticket,
 };
 use crate::base::error::Refused;
+use crate::base::few::Few;
 use crate::base::ids::{LeaderEpoch, ShardId};
+use crate::base::metrics::Stamps;
 use crate::io::Mono;
 
 /// The share of one owner.
@@ -56,7 +58,7 @@ pub struct Gather {
 /// What a leg's answer leads to.
 pub enum Progress {
     /// All have answered.
-    Complete(Reply),
+    Complete(Box<Reply>),
     /// A fetch has something to bring: those who still wait for more should answer with what they have.
     Hurry,
     Wait,
@@ -64,7 +66,7 @@ pub enum Progress {
 
 impl Gather {
     /// Takes the answer of one owner. An answer of another kind than the request is our own bug, and counts as none.
-    pub fn take(&mut self, owner: ShardId, body: ReplyBody) -> Progress {
+    pub fn take(&mut self, owner: ShardId, body: ReplyBody, stamps: Stamps) -> Progress {
         let Some(leg) = self.legs.iter_mut().find(|leg| leg.owner == owner && !leg.done) else {
             return Progress::Wait;
         };
@@ -72,7 +74,9 @@ impl Gather {
         let places = std::mem::take(&mut leg.places);
         let mut news = false;
         match (&mut self.answers, body) {
-            (Answers::Whole, body) => return Progress::Complete(Reply { ticket: self.ticket, body }),
+            (Answers::Whole, body) => {
+                return Progress::Complete(Box::new(Reply { ticket: self.ticket, body, stamps }));
+            }
             (Answers::Produce(answers), ReplyBody::Produce(outcomes)) => put(answers, &places, outcomes),
             (Answers::Fetch(answers, _), ReplyBody::Fetch(outcomes)) => {
                 news = outcomes.iter().any(is_news);
@@ -88,7 +92,7 @@ impl Gather {
             _ => debug_assert!(false, "an answer of another kind than its request"),
         }
         match self.legs.iter().all(|leg| leg.done) {
-            true => Progress::Complete(self.finish()),
+            true => Progress::Complete(Box::new(Reply { stamps, ..self.finish() })),
             false if news => Progress::Hurry,
             false => Progress::Wait,
         }
@@ -101,13 +105,13 @@ impl Gather {
         let body = match answers {
             Answers::Whole => self.nothing(late),
             Answers::Produce(answers) => {
-                ReplyBody::Produce(filled(answers, || ProduceOutcome::refused(late, None)))
+                ReplyBody::Produce(few(filled(answers, || ProduceOutcome::refused(late, None))))
             }
             Answers::Fetch(answers, bytes_max) => {
                 // Clients look for the partition elsewhere and come back; a time-out would be a fatal surprise to some.
                 let mut answers = filled(answers, || FetchOutcome::refused(Refused::NotLeaderOrFollower));
                 trim(&mut answers, bytes_max);
-                ReplyBody::Fetch(answers)
+                ReplyBody::Fetch(few(answers))
             }
             Answers::ListOffsets(answers) => {
                 ReplyBody::ListOffsets(filled(answers, || OffsetOutcome::refused(late)))
@@ -117,7 +121,7 @@ impl Gather {
                 ReplyBody::DeleteRecords(filled(answers, || delete_refused(late)))
             }
         };
-        Reply { ticket: self.ticket, body }
+        Reply { ticket: self.ticket, body, stamps: Stamps::default() }
     }
 
     /// The answer of an only owner who gave none.
@@ -143,11 +147,14 @@ fn is_news(outcome: &FetchOutcome) -> bool {
     outcome.error.is_some() || outcome.diverging.is_some() || outcome.records.bytes > 0
 }
 
-fn put<T>(answers: &mut [Option<T>], places: &[u32], outcomes: Vec<T>) {
-    debug_assert_eq!(places.len(), outcomes.len(), "one outcome for each partition");
+fn put<T>(answers: &mut [Option<T>], places: &[u32], outcomes: impl IntoIterator<Item = T>) {
     for (place, outcome) in places.iter().zip(outcomes) {
         answers[*place as usize] = Some(outcome);
     }
+}
+
+fn few<T>(outcomes: Vec<T>) -> Few<T> {
+    outcomes.into_iter().collect()
 }
 
 fn filled<T>(answers: Vec<Option<T>>, mut none: impl FnMut() -> T) -> Vec<T> {

@@ -84,7 +84,7 @@ impl OwnedProduce {
     fn of(produce: &Produce<'_>) -> OwnedProduce {
         let mut records = Vec::with_capacity(produce.parts.iter().map(|part| part.records.len()).sum());
         let mut parts = Vec::with_capacity(produce.parts.len());
-        for part in &produce.parts {
+        for part in produce.parts.iter() {
             let from = records.len();
             records.extend_from_slice(part.records);
             parts.push((part.key, from..records.len()));

@@ -277,11 +277,11 @@ impl Router {
             // Answered by its only owner, which is this shard; or by nobody any more.
             return (from == self.me).then_some(reply);
         };
-        match gather.take(from, reply.body) {
+        match gather.take(from, reply.body, reply.stamps) {
             Progress::Wait => None,
             Progress::Complete(complete) => {
                 self.gathers.remove(&complete.ticket);
-                Some(complete)
+                Some(*complete)
             }
             Progress::Hurry => {
                 self.hurry_request(reply.ticket);

@@ -121,7 +121,11 @@ impl Server {
         let conn = &mut self.connections[at];
         (conn.last_heard, conn.frame_since) = (last_heard, frame_since);
         conn.affinity = Affinity::moved(on.cx.now);
-        conn.inbox.extend(inbox.into_iter().map(|bytes| Chunk { buf: RecvBuf::owned(bytes), at: 0 }));
+        conn.inbox.extend(inbox.into_iter().map(|bytes| Chunk {
+            buf: RecvBuf::owned(bytes),
+            at: 0,
+            received: last_heard,
+        }));
         self.adopted_total += 1;
         if self.is_full() || self.stopping {
             return self.close(at);

@@ -14,6 +14,7 @@
 //! - A connection's slot is reused only after `CloseConn` completed; its generation then differs, so a late reply finds nobody.
 
 mod budget;
+mod buffers;
 pub mod connection;
 pub mod dispatch;
 pub mod handlers;
@@ -28,6 +29,7 @@ use slab::Slab;
 
 use crate::base::ids::ShardId;
 use crate::base::limits::CONNECTIONS_PER_SHARD_MAX;
+use crate::base::metrics::{Path, Stages};
 use crate::io::{ConnId, Done, Errno, ListenerId, Mono, Op, Payload, Token};
 use crate::router::letter::ControlFrame;
 use crate::router::mesh::Router;
@@ -36,8 +38,8 @@ use crate::shard::{Cx, Shard};
 use crate::wire::frame::FrameSplitter;
 
 use budget::Budget;
-use connection::{Chunk, Connection, Phase, Slot};
-use handlers::Metadata;
+use connection::{Chunk, Connection, Phase};
+use handlers::{Metadata, Scratch};
 
 /// Token kinds of the server's operations. Slot and generation are the connection's; for `ACCEPT` the slot is the listener.
 pub const TOKEN_ACCEPT: u8 = 16;
@@ -88,6 +90,11 @@ pub struct Server {
     ready: Vec<usize>,
     stalled: Vec<usize>,
     ops: Vec<(Op, Token)>,
+    /// Of the shard call at hand.
+    replies: Vec<Reply>,
+    /// By path.
+    stages: [Stages; 3],
+    scratch: Scratch,
     next_sweep: Mono,
     stopping: bool,
     pub sent_bytes_total: u64,
@@ -109,6 +116,9 @@ impl Server {
             ready: Vec::new(),
             stalled: Vec::new(),
             ops: Vec::new(),
+            replies: Vec::new(),
+            stages: [Stages::default(); 3],
+            scratch: Scratch::default(),
             next_sweep: Mono(0),
             stopping: false,
             sent_bytes_total: 0,
@@ -129,6 +139,11 @@ impl Server {
 
     pub fn connections(&self) -> usize {
         self.connections.len()
+    }
+
+    /// Where the time of the requests of this path went.
+    pub fn stages(&self, path: Path) -> &Stages {
+        &self.stages[path as usize]
     }
 
     pub fn take_ops(&mut self) -> std::vec::Drain<'_, (Op, Token)> {
@@ -160,26 +175,33 @@ impl Server {
 
     /// Takes the answers that the shard has by now: those to our own connections into their places, the others onto their way.
     pub fn collect(&mut self, on: &mut On<'_>) {
-        let (shard, router) = (&mut *on.shard, &mut *on.router);
-        for reply in shard.take_replies() {
-            if let Some(reply) = router.settle(reply) {
-                self.reply(reply);
+        let mut replies = std::mem::take(&mut self.replies);
+        replies.extend(on.shard.take_replies());
+        if !replies.is_empty() {
+            let now = on.cx.clock.now();
+            for reply in replies.drain(..) {
+                if let Some(reply) = on.router.settle(reply) {
+                    self.reply(reply, now);
+                }
             }
         }
+        self.replies = replies;
     }
 
     /// An answer of a shard to one of our connections.
-    pub fn reply(&mut self, reply: Reply) {
-        let reply = match reply.body {
-            ReplyBody::Frame(Some(bytes)) => return self.reply_bytes(reply.ticket, bytes),
-            body => Reply { ticket: reply.ticket, body },
+    pub fn reply(&mut self, reply: Reply, now: Mono) {
+        let Reply { ticket, body, stamps } = reply;
+        let reply = match body {
+            ReplyBody::Frame(Some(bytes)) => return self.reply_bytes(ticket, bytes, now),
+            body => Reply { ticket, body, stamps },
         };
         let at = reply.ticket.conn as usize;
         let Some(conn) = self.connections.get_mut(at) else { return };
         if conn.generation != reply.ticket.generation || conn.phase != Phase::Open {
             return;
         }
-        let Some(encoded) = conn.answer(reply) else { return };
+        let Some(encoded) = conn.answer(reply, &mut self.scratch.buffers) else { return };
+        conn.stamp_ready(now);
         self.budget.settle(at, conn);
         self.copied_bytes_total += encoded.copied_bytes;
         if encoded.close {
@@ -190,19 +212,21 @@ impl Server {
 
     /// A frame that a connection of another shard received, for the controller, which lives here.
     pub fn control_frame(&mut self, control: ControlFrame, on: &mut On<'_>) {
-        if let Some(reply) = dispatch::control_frame(control.ticket, &control.frame, &self.config, on)
+        let ControlFrame { ticket, frame } = control;
+        if let Some(reply) = dispatch::control_frame(ticket, &frame, &self.config, &mut self.scratch, on)
             && let Some(own) = on.router.settle(reply)
         {
-            self.reply(own);
+            self.reply(own, on.cx.now);
         }
     }
 
     /// An answer to a request that waited for metadata.
-    pub fn reply_bytes(&mut self, ticket: Ticket, bytes: Vec<u8>) {
+    pub fn reply_bytes(&mut self, ticket: Ticket, bytes: Vec<u8>, now: Mono) {
         let at = ticket.conn as usize;
         let Some(conn) = self.connections.get_mut(at) else { return };
         if conn.generation == ticket.generation && conn.phase == Phase::Open {
-            conn.put(ticket.sequence, Slot::bytes(bytes));
+            conn.put(ticket.sequence, bytes);
+            conn.stamp_ready(now);
             self.budget.settle(at, conn);
             self.ready.push(at);
         }
@@ -216,7 +240,7 @@ impl Server {
                 self.work_inbox(at, on);
             }
         }
-        self.flush_sends(on.cx.now);
+        self.flush_sends(&on.cx);
         if on.cx.now >= self.next_sweep {
             self.next_sweep = on.cx.now.plus_ms(1_000);
             self.sweep(on.cx.now);
@@ -224,7 +248,12 @@ impl Server {
     }
 
     /// One send per connection with all it is owed, then its inbox, which may have waited for that.
-    pub fn flush_sends(&mut self, now: Mono) {
+    fn flush_sends(&mut self, cx: &Cx<'_>) {
+        if self.ready.is_empty() {
+            return;
+        }
+        // They enter the kernel together, at the end of this turn.
+        let now = cx.clock.now();
         let mut ready = std::mem::take(&mut self.ready);
         for at in ready.drain(..) {
             self.send_owed(at, now);
@@ -311,7 +340,7 @@ impl Server {
         match (done.result, done.payload) {
             (Ok(_), Payload::Received(buf)) => {
                 conn.last_heard = on.cx.now;
-                conn.inbox.push_back(Chunk { buf, at: 0 });
+                conn.inbox.push_back(Chunk { buf, at: 0, received: on.cx.now });
             }
             (Ok(_), _) => conn.ended = true,
             (Err(Errno::NOBUFS | Errno::CANCELED | Errno::AGAIN), _) => {}
@@ -345,9 +374,10 @@ impl Server {
             }
             let fetch_bytes_max = self.config.fetch_bytes_max.min(self.budget.answer_bytes_max());
             let config = ServerConfig { fetch_bytes_max, ..self.config };
-            if dispatch::one_chunk(conn, at, &config, on).is_err() {
+            if dispatch::one_chunk(conn, at, &config, &mut self.scratch, on).is_err() {
                 return self.close(at);
             }
+            conn.stamp_ready(on.cx.clock.now());
             self.budget.settle(at, conn);
             self.consider_move(at, on);
             self.collect(on);
@@ -389,7 +419,7 @@ impl Server {
         if conn.phase != Phase::Open || conn.sending {
             return;
         }
-        let chain = conn.take_owed();
+        let chain = conn.take_owed(now, &mut self.scratch.buffers);
         if chain.is_done() {
             if (conn.ended || stopping) && conn.owes_nothing() {
                 self.close(at);
@@ -413,8 +443,8 @@ impl Server {
             return self.close(at);
         };
         self.sent_bytes_total += u64::from(bytes);
-        chain.advance(bytes as usize);
-        if !chain.is_done() {
+        if (bytes as usize) < chain.remaining() {
+            chain.advance(bytes as usize);
             conn.sending = true;
             if bytes > 0 {
                 conn.send_since = now;
@@ -423,7 +453,7 @@ impl Server {
             self.ops.push((Op::Send { conn: conn.id, chain }, token));
             return;
         }
-        conn.all_sent();
+        conn.all_sent(chain, now, &mut self.scratch, &mut self.stages);
         self.budget.settle(at, conn);
         self.ready.push(at);
     }
