@@ -53,6 +53,7 @@
 //! | crc32c | wire::batch, log, controller, calibrate, loadgen |
 //! | crossbeam_utils | io |
 //! | flate2 | wire |
+//! | glommio | io |
 //! | hdrhistogram | base::metrics, loadgen, cli |
 //! | io_uring | io |
 //! | kafka_wire | wire |

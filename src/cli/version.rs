@@ -25,7 +25,7 @@ pub fn run(args: &VersionArgs) -> Outcome {
                 "revision": revision,
                 "profile": profile,
                 "target": std::env::consts::ARCH,
-                "runtimes": Runtime::NAMES[1..],
+                "runtimes": Runtime::built().collect::<Vec<_>>(),
                 "allocator": "system",
             })
         },

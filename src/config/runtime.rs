@@ -10,18 +10,30 @@ pub enum Runtime {
     Uring,
     /// epoll, and threads for files.
     Epoll,
+    /// The crate glommio, for comparison; not in every build.
+    Glommio,
 }
 
 impl Runtime {
     /// In the order of [`Runtime::NAMES`].
-    const ALL: &[Runtime] = &[Runtime::Auto, Runtime::Uring, Runtime::Epoll];
+    const ALL: &[Runtime] = &[Runtime::Auto, Runtime::Uring, Runtime::Epoll, Runtime::Glommio];
 
     /// What the key `runtime` takes.
-    pub const NAMES: &[&str] = &["auto", "uring", "epoll"];
+    pub const NAMES: &[&str] = &["auto", "uring", "epoll", "glommio"];
 
     pub fn parse(name: &str) -> Option<Runtime> {
         let at = Runtime::NAMES.iter().position(|known| *known == name)?;
         Some(Runtime::ALL[at])
+    }
+
+    /// Names of the drivers in this build.
+    pub fn built() -> impl Iterator<Item = &'static str> {
+        let there = |runtime: &Runtime| match runtime {
+            Runtime::Auto => false,
+            Runtime::Uring | Runtime::Epoll => true,
+            Runtime::Glommio => cfg!(feature = "glommio"),
+        };
+        Runtime::ALL.iter().copied().filter(there).map(Runtime::name)
     }
 
     pub fn name(self) -> &'static str {

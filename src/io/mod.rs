@@ -40,6 +40,7 @@
 //! |---|---|---|---|
 //! | `uring` | production: one ring per shard | make all calls of a turn in one, receive and accept without a call for each, write from registered memory, cancel what waits | run before Linux 6.1, or where io_uring is forbidden |
 //! | `epoll` | the baseline: readiness, and threads for files | run on any Linux, under Docker's default seccomp profile | batch calls, write without handing over to a thread and back, cancel a file operation that has begun, sleep to less than a millisecond |
+//! | `glommio` | another thread-per-core runtime, to compare with | run the same shard code over futures | use our memory for files, receive and accept without a call for each, make a durable write on the descriptor of others, run where `uring` cannot |
 //! | `sim` | the same seam in memory, on one seed | fail in every way of the fault model, again in the same way | serve anybody outside |
 //!
 //! # Non-obvious
@@ -50,6 +51,8 @@
 pub mod buffer;
 pub mod clock;
 pub mod epoll;
+#[cfg(feature = "glommio")]
+pub mod glommio;
 pub mod lane;
 mod linux;
 pub mod open;
@@ -453,6 +456,8 @@ pub enum Wait {
 pub enum Io {
     Uring(Box<uring::Uring>),
     Epoll(Box<epoll::Epoll>),
+    #[cfg(feature = "glommio")]
+    Glommio(Box<glommio::Glommio>),
     Sim(Box<sim::SimIo>),
 }
 
@@ -461,6 +466,8 @@ macro_rules! each_driver {
         match $self {
             Io::Uring($driver) => $body,
             Io::Epoll($driver) => $body,
+            #[cfg(feature = "glommio")]
+            Io::Glommio($driver) => $body,
             Io::Sim($driver) => $body,
         }
     };
@@ -472,6 +479,8 @@ impl Io {
         match self {
             Io::Uring(_) => Some(Runtime::Uring),
             Io::Epoll(_) => Some(Runtime::Epoll),
+            #[cfg(feature = "glommio")]
+            Io::Glommio(_) => Some(Runtime::Glommio),
             Io::Sim(_) => None,
         }
     }

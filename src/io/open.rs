@@ -2,6 +2,8 @@
 
 use super::Io;
 use super::epoll::Epoll;
+#[cfg(feature = "glommio")]
+use super::glommio::Glommio;
 use super::uring::Uring;
 use crate::base::error::Fatal;
 use crate::config::runtime::Runtime;
@@ -32,6 +34,7 @@ pub fn open(runtime: Runtime, config: DriverConfig) -> Result<Io, Fatal> {
     match runtime {
         Runtime::Uring => uring(config),
         Runtime::Epoll => epoll(&config),
+        Runtime::Glommio => glommio(&config),
         Runtime::Auto => uring(config.clone()).or_else(|refused| {
             if !FALLS_BACK.contains(&refused.code) {
                 return Err(refused);
@@ -59,6 +62,25 @@ fn epoll(config: &DriverConfig) -> Result<Io, Fatal> {
     let epoll = Epoll::new(config)?;
     tracing::info!("epoll");
     Ok(Io::Epoll(Box::new(epoll)))
+}
+
+#[cfg(feature = "glommio")]
+fn glommio(config: &DriverConfig) -> Result<Io, Fatal> {
+    let glommio = Glommio::new(config)?;
+    tracing::info!("glommio");
+    Ok(Io::Glommio(Box::new(glommio)))
+}
+
+#[cfg(not(feature = "glommio"))]
+fn glommio(_config: &DriverConfig) -> Result<Io, Fatal> {
+    let there: Vec<&str> = Runtime::built().collect();
+    Err(Fatal {
+        code: "runtime-not-built",
+        summary: "this build of corelog has no glommio".into(),
+        found: format!("runtimes of this build: {}", there.join(", ")),
+        means: "it was built without the cargo feature glommio".into(),
+        tries: vec!["cargo build --release --features glommio".into(), "--runtime uring".into()],
+    })
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! What one shard's [`Io`](super::Io) hands to another's: a way to wake it, a connection, a listener, a lock. All are [`Send`], and each
 //! belongs to the kind of driver that made it: only a [`Waker`] works across kinds.
 
+use super::linux::bell::Bell;
 use super::linux::lock::HeldLock;
 use super::linux::sockets::{Detached, SharedSocket};
-use super::{epoll, sim, uring};
+use super::{sim, uring};
 
 /// Wakes one certain `Io`. From a thread that has an `Io` of its own, [`Io::wake`](super::Io::wake) is cheaper.
 #[derive(Clone, Debug)]
@@ -12,7 +13,9 @@ pub struct Waker(pub(super) WakerOf);
 #[derive(Clone, Debug)]
 pub(super) enum WakerOf {
     Uring(uring::Bell),
-    Epoll(epoll::Bell),
+    Epoll(Bell),
+    #[cfg(feature = "glommio")]
+    Glommio(Bell),
     Sim(sim::Bell),
 }
 
@@ -23,6 +26,8 @@ impl Waker {
         match &self.0 {
             WakerOf::Uring(bell) => bell.ring(),
             WakerOf::Epoll(bell) => bell.ring(),
+            #[cfg(feature = "glommio")]
+            WakerOf::Glommio(bell) => bell.ring(),
             WakerOf::Sim(bell) => bell.ring(),
         }
     }
@@ -36,6 +41,8 @@ pub struct Socket(pub(super) SocketOf);
 pub(super) enum SocketOf {
     Uring(Detached),
     Epoll(Detached),
+    #[cfg(feature = "glommio")]
+    Glommio(Detached),
     Sim(sim::Detached),
 }
 
@@ -47,6 +54,8 @@ pub struct SharedListener(pub(super) SharedListenerOf);
 pub(super) enum SharedListenerOf {
     Uring(SharedSocket),
     Epoll(SharedSocket),
+    #[cfg(feature = "glommio")]
+    Glommio(SharedSocket),
     Sim(sim::SharedSocket),
 }
 
@@ -58,6 +67,8 @@ pub struct DirLock(pub(super) DirLockOf);
 pub(super) enum DirLockOf {
     Uring(HeldLock),
     Epoll(HeldLock),
+    #[cfg(feature = "glommio")]
+    Glommio(HeldLock),
     Sim(sim::HeldLock),
 }
 

@@ -79,6 +79,8 @@ fn inject(io: &mut Io, plan: FaultPlan) {
     match io {
         Io::Uring(uring) => uring.inject(plan),
         Io::Epoll(epoll) => epoll.inject(plan),
+        #[cfg(feature = "glommio")]
+        Io::Glommio(glommio) => glommio.inject(plan),
         Io::Sim(_) => unreachable!("no driver of this machine"),
     }
 }

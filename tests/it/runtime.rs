@@ -43,7 +43,7 @@ fn serves(broker: &Broker) -> String {
 
 #[test]
 fn the_runtime_that_was_asked_for_serves() {
-    for runtime in [Runtime::Uring, Runtime::Epoll] {
+    for runtime in [Runtime::Uring, Runtime::Epoll, Runtime::Glommio] {
         if let Err(fatal) = open(runtime, DriverConfig { recv_buffers: 8, ..DriverConfig::default() }) {
             skip("runtime::the_runtime_that_was_asked_for_serves", &fatal.to_string());
             continue;
@@ -77,20 +77,39 @@ fn where_io_uring_is_forbidden_auto_serves_without_it_and_says_so() {
     broker.stop(PATIENCE);
 }
 
-#[test]
-fn where_io_uring_is_forbidden_uring_is_refused_with_a_remedy() {
-    let Some(launcher) = forbidding("runtime::where_io_uring_is_forbidden_uring_is_refused") else {
-        return;
-    };
-    let home = Home::new("runtime-refused");
+/// What a broker says that does not start, on the driver `runtime`, through the command `launcher`.
+fn refusal(launcher: &[String], runtime: &str) -> String {
+    let home = Home::new(&format!("runtime-refused-{runtime}"));
     let mut command = Command::new(&launcher[0]);
     command.args(&launcher[1..]).arg(env!("CARGO_BIN_EXE_corelog"));
-    command.args(["serve", "--runtime", "uring", "--listen", "127.0.0.1:0", "--data-dir"]).arg(home.data());
+    command.args(["serve", "--runtime", runtime, "--listen", "127.0.0.1:0", "--data-dir"]).arg(home.data());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let Output { status, stderr, .. } = wait_for_end(command.spawn().expect("python3 starts"), PATIENCE);
-    let said = String::from_utf8_lossy(&stderr);
+    let Output { status, stderr, .. } = wait_for_end(command.spawn().expect("it starts"), PATIENCE);
+    let said = String::from_utf8_lossy(&stderr).into_owned();
     assert_eq!(status.code(), Some(5), "{said}");
-    assert!(said.contains("uring-blocked") && said.contains("--runtime epoll"), "{said}");
+    said
+}
+
+#[test]
+fn where_io_uring_is_forbidden_what_needs_it_is_refused_with_a_remedy() {
+    let Some(launcher) = forbidding("runtime::where_io_uring_is_forbidden_what_needs_it_is_refused") else {
+        return;
+    };
+    for runtime in Runtime::built().filter(|name| *name != "epoll") {
+        let said = refusal(&launcher, runtime);
+        assert!(said.contains("uring-blocked") && said.contains("--runtime epoll"), "{said}");
+    }
+}
+
+#[test]
+fn glommio_says_when_it_is_not_built_and_when_it_lacks_lockable_memory() {
+    let little = ["sh", "-c", "ulimit -l 64; exec \"$0\" \"$@\""].map(String::from);
+    let said = refusal(&little, "glommio");
+    let (code, remedy) = match cfg!(feature = "glommio") {
+        true => ("memlock", "LimitMEMLOCK=infinity"),
+        false => ("runtime-not-built", "--features glommio"),
+    };
+    assert!(said.contains(code) && said.contains(remedy), "{said}");
 }
 
 #[test]

@@ -26,8 +26,6 @@ mod sharing;
 mod tests;
 mod workers;
 
-pub use bell::Bell;
-
 use std::collections::VecDeque;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -39,6 +37,7 @@ use self::net::{Conn, Listener};
 use self::poller::{Poller, Source};
 use self::workers::Workers;
 use super::buffer::{Pool, RecvPool};
+use super::linux::bell::Bell;
 use super::linux::fault::{Fault, FaultPlan};
 use super::linux::lock::HeldLock;
 use super::linux::message::Message;

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use super::bell::Bell;
 use crate::base::limits::COMPLETIONS_PER_TURN_MAX;
+use crate::io::linux::bell::Bell;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Poller {
         let none = libc::epoll_event { events: 0, u64: 0 };
         let poller = Poller { epoll, events: vec![none; COMPLETIONS_PER_TURN_MAX] };
         // Edge-triggered: each write is an event, and the counter need not be read back to zero.
-        poller.add(bell.descriptor(), libc::EPOLLIN, Source::Bell)?;
+        poller.add(bell.as_raw_fd(), libc::EPOLLIN, Source::Bell)?;
         Ok(poller)
     }
 

@@ -5,9 +5,9 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use super::bell::Bell;
 use super::file_ops::{Finished, Job, run};
 use crate::base::limits::ROUNDS_IN_FLIGHT_MAX;
+use crate::io::linux::bell::Bell;
 
 /// File operations that run at once: the commit rounds in flight, and as many reads or calls of the file system beside them.
 pub const THREADS_MAX: usize = 2 * ROUNDS_IN_FLIGHT_MAX;

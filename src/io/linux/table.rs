@@ -54,6 +54,12 @@ impl<T> Table<T> {
         self.free.push(index);
     }
 
+    /// Numbers of what is open.
+    #[cfg(feature = "glommio")]
+    pub fn open_ids(&self) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.items).filter(|(_, item)| item.is_some()).map(|(index, _)| index)
+    }
+
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.items.iter_mut().flatten()
     }

@@ -15,7 +15,7 @@
 mod bell;
 mod complete;
 mod conns;
-mod probe;
+pub(super) mod probe;
 mod recv_ring;
 mod ring;
 mod sharing;

@@ -17,6 +17,8 @@ use corelog::io::{
 mod epoll;
 mod files;
 mod flow;
+#[cfg(feature = "glommio")]
+mod glommio;
 mod net;
 mod real;
 mod shards;
