@@ -16,10 +16,6 @@ pub const ROUNDS_IN_FLIGHT_MAX: usize = 4;
 /// Segments of an iovec chain in one send; a fetch that needs more gathers small runs by copy.
 pub const SEND_PARTS_MAX: usize = 64;
 
-/// Bytes that one send takes at most before it completes: a peer that reads slowly shows progress at least this often, and one that reads
-/// fast costs a completion for each.
-pub const SEND_BYTES_MAX: usize = 1024 * 1024;
-
 /// Runs of record bytes shorter than this are copied next to their neighbours: an iovec costs more than the copy.
 pub const SEND_GATHER_BYTES: usize = 4096;
 

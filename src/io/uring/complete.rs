@@ -35,7 +35,8 @@ impl Uring {
                 }
             }
             Work::Read(reading) => {
-                if reading.goes_on(cqe.result) {
+                let goes_on = reading.goes_on(cqe.result);
+                if goes_on {
                     return self.submit_file(cqe.user_data);
                 }
             }

@@ -1,6 +1,6 @@
 //! The message header and iovecs of a `SENDMSG`, kept in place until the send completes, and used again.
 
-use crate::base::limits::{SEND_BYTES_MAX, SEND_PARTS_MAX};
+use crate::base::limits::SEND_PARTS_MAX;
 use crate::io::SendChain;
 
 pub struct Message {
@@ -16,17 +16,13 @@ impl Message {
         Box::new(Message { header, parts: [part; SEND_PARTS_MAX] })
     }
 
-    /// Points the header at the unsent slices of `chain`, up to [`SEND_BYTES_MAX`], and returns its address, which holds while `self` is not moved out of
+    /// Points the header at the unsent slices of `chain` and returns its address, which holds while `self` is not moved out of
     /// its box and neither `self` nor the chain's parts change.
     pub fn point_at(&mut self, chain: &SendChain) -> *const libc::msghdr {
-        let (mut count, mut room) = (0, SEND_BYTES_MAX);
+        let mut count = 0;
         for slice in chain.slices(SEND_PARTS_MAX) {
-            if room == 0 {
-                break;
-            }
-            let iov_len = slice.len().min(room);
-            self.parts[count] = libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len };
-            room -= iov_len;
+            self.parts[count] =
+                libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
             count += 1;
         }
         self.header.msg_iov = self.parts.as_mut_ptr();

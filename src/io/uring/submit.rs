@@ -12,7 +12,7 @@ use super::recv_ring::GROUP;
 use super::send::Message;
 use super::slots::{Owner, Reading, Work};
 use super::{Fault, Uring};
-use crate::base::limits::{ALIGN, BLOCK_BYTES, SEND_BYTES_MAX};
+use crate::base::limits::{ALIGN, BLOCK_BYTES};
 use crate::io::buffer::Block;
 use crate::io::{ConnId, Errno, FileId, ListenerId, Op, OpenMode, Payload, SendChain, WriteSync};
 
@@ -20,8 +20,9 @@ const CWD: Fd = Fd(libc::AT_FDCWD);
 const FILE_MODE: libc::mode_t = 0o640;
 const DIR_MODE: libc::mode_t = 0o750;
 
-/// Sends go on until all they may take is sent (fewer completions, shorter only at an error), and a closed peer is an error, not a signal.
-const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+/// A closed peer is an error, not a signal. Without MSG_WAITALL a send completes with what the socket's buffer took, so that a peer
+/// who reads slowly shows progress; where the peer keeps up, that is all of it, and it costs less than waiting for the rest inside.
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
 
 /// Operations whose completions have no fixed number.
 pub fn is_multishot(op: &Op) -> bool {
@@ -136,7 +137,7 @@ impl Uring {
         let fd = Fd(state.socket.as_raw_fd());
         let mut slices = chain.slices(2);
         let (first, single) = (slices.next().unwrap_or_default(), slices.next().is_none());
-        let (start, len) = (first.as_ptr(), first.len().min(SEND_BYTES_MAX) as u32);
+        let (start, len) = (first.as_ptr(), first.len() as u32);
         drop(slices);
         let (entry, message) = if single {
             (opcode::Send::new(fd, start, len).flags(SEND_FLAGS).build(), None)
