@@ -185,27 +185,6 @@ fn rings_wake_each_other_under_every_set_of_flags() {
 }
 
 #[test]
-fn a_wake_up_that_the_ring_cannot_take_goes_by_eventfd() {
-    let made = (Uring::new(small()), Uring::new(small()));
-    let (Ok(mut here), Ok(mut there)) = made else {
-        println!("SKIPPED uring::a_wake_up_that_the_ring_cannot_take_goes_by_eventfd");
-        return;
-    };
-    // A ring does not take messages from itself: that fails as one that is full does.
-    there.announce_sleep();
-    assert!(there.bell.flag().fall_asleep());
-    let waker = there.waker();
-    there.wake(&waker);
-    // The first turn returns with the failure, the second with the eventfd.
-    let start = there.now();
-    (0..2).for_each(|_| there.turn(Wait::Until(start.plus_ms(10_000)), &mut Vec::new()));
-    assert!(there.now().since_ms(start) < 5_000, "the eventfd was not written");
-    // And where nobody sleeps, nothing is sent.
-    here.wake(&waker);
-    assert!(here.called.is_empty());
-}
-
-#[test]
 fn without_the_right_to_lock_memory_plain_operations_serve() {
     let limit = probe::memlock_bytes();
     if limit.is_none_or(|bytes| bytes >= (SLICE_BLOCKS * BLOCK_BYTES) as u64) {
