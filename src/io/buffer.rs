@@ -362,6 +362,14 @@ impl RecvPool {
         self.shared.returned.take_all(returned);
     }
 
+    /// A whole free buffer to read into, or none while all are in use. For a driver that reads itself: what it read is what is left
+    /// after [`RecvBuf::truncate`].
+    pub fn take(&mut self) -> Option<RecvBuf> {
+        self.shared.returned.take_all(&mut self.free);
+        let id = self.free.pop()?;
+        Some(self.filled(id, RECV_BUF_BYTES))
+    }
+
     /// A copy of `bytes` in a free buffer, or none while all are in use. For a driver that copies, and takes no buffers itself.
     pub fn copy_of(&mut self, bytes: &[u8]) -> Option<RecvBuf> {
         assert!(bytes.len() <= RECV_BUF_BYTES);
@@ -399,6 +407,14 @@ impl RecvBuf {
     /// A piece that a driver without receive buffers read into memory of its own.
     pub fn owned(bytes: Vec<u8>) -> RecvBuf {
         RecvBuf(RecvBytes::Owned(bytes))
+    }
+
+    /// Keeps the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        match &mut self.0 {
+            RecvBytes::Owned(bytes) => bytes.truncate(len),
+            RecvBytes::Pooled { len: kept, .. } => *kept = len.min(*kept),
+        }
     }
 
     /// It holds one of the receive buffers. Who keeps many of these starves the connections: copy with [`RecvBuf::owned`].

@@ -52,8 +52,14 @@
 //! | process | SIGKILL, SIGSTOP for minutes, two starts on one directory | no arbitrary memory corruption |
 //!
 //! # Drivers
-//! `uring` is production: one ring per shard. `sim` is the same seam in memory, on one seed. Both pass the conformance
-//! suite (`tests/it/conformance/`); a further driver has to pass it too.
+//! All pass the conformance suite (`tests/it/conformance/`); the layers above run on any of them. [`open::open`] makes the one that
+//! the key `runtime` names.
+//!
+//! | driver | what it is | it can | it cannot |
+//! |---|---|---|---|
+//! | `uring` | production: one ring per shard | make all calls of a turn in one, receive and accept without a call for each, write from registered memory, cancel what waits | run before Linux 6.1, or where io_uring is forbidden |
+//! | `epoll` | the baseline: readiness, and threads for files | run on any Linux, under Docker's default seccomp profile | batch calls, write without handing over to a thread and back, cancel a file operation that has begun, sleep to less than a millisecond |
+//! | `sim` | the same seam in memory, on one seed | fail in every way of the fault model, again in the same way | serve anybody outside |
 //!
 //! # Non-obvious
 //! - `Token` is opaque here. Drivers keep their own in-flight slots, so a stale completion can never reach a new owner.
@@ -62,7 +68,11 @@
 //! - `Token`s of cancelled `Recv`s still complete; a connection may be reused only after its last `Done`.
 
 pub mod buffer;
+pub mod clock;
+pub mod epoll;
 pub mod lane;
+mod linux;
+pub mod open;
 mod returns;
 mod share;
 pub mod signal;
@@ -74,9 +84,10 @@ pub mod uring;
 pub use share::{DirLock, SharedListener, Socket, Waker};
 
 use std::fmt;
-use std::net::SocketAddr;
+pub use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::config::runtime::Runtime;
 use buffer::{Block, BlockSlice, Pool, RecvBuf};
 
 /// The caller's name for an operation, handed back in its [`Done`]. The layers above encode kind, slot and generation in it.
@@ -293,6 +304,13 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Its completions have no fixed number.
+    pub fn is_multishot(&self) -> bool {
+        matches!(self, Op::Accept { .. } | Op::Recv { .. })
+    }
+}
+
 /// One completion.
 #[derive(Debug)]
 pub struct Done {
@@ -354,6 +372,16 @@ impl SendChain {
         if !part.as_slice().is_empty() {
             self.parts.push(part);
         }
+    }
+
+    /// Takes all parts out, sent or not, and hands out the memory of those made for a response. The list keeps its own.
+    pub fn clear(&mut self, mut take: impl FnMut(Vec<u8>)) {
+        for part in self.parts.drain(..) {
+            if let SendPart::Bytes(bytes) = part {
+                take(bytes);
+            }
+        }
+        (self.next, self.within) = (0, 0);
     }
 
     /// Bytes not yet sent.
@@ -445,6 +473,7 @@ pub enum Wait {
 /// One shard's access to the outside world. A closed enum: the layers above name no driver.
 pub enum Io {
     Uring(Box<uring::Uring>),
+    Epoll(Box<epoll::Epoll>),
     Sim(Box<sim::SimIo>),
 }
 
@@ -452,12 +481,22 @@ macro_rules! each_driver {
     ($self:ident, $driver:ident => $body:expr) => {
         match $self {
             Io::Uring($driver) => $body,
+            Io::Epoll($driver) => $body,
             Io::Sim($driver) => $body,
         }
     };
 }
 
 impl Io {
+    /// Which driver it is; none for `sim`.
+    pub fn runtime(&self) -> Option<Runtime> {
+        match self {
+            Io::Uring(_) => Some(Runtime::Uring),
+            Io::Epoll(_) => Some(Runtime::Epoll),
+            Io::Sim(_) => None,
+        }
+    }
+
     /// Queues an operation. It leaves at the next [`Io::turn`].
     pub fn push(&mut self, op: Op, token: Token) {
         each_driver!(self, io => io.push(op, token))
@@ -472,6 +511,14 @@ impl Io {
     /// The monotonic clock.
     pub fn now(&self) -> Mono {
         each_driver!(self, io => io.now())
+    }
+
+    /// What the clocks of turns are made by.
+    pub fn clock_source(&self) -> clock::ClockSource {
+        match self {
+            Io::Sim(_) => clock::ClockSource::still(),
+            _ => clock::ClockSource::of_machine(),
+        }
     }
 
     /// The wall clock, in milliseconds since 1970. May jump and step back.

@@ -1,7 +1,9 @@
 //! What one shard's [`Io`](super::Io) hands to another's: a way to wake it, a connection, a listener, a lock. All are [`Send`], and each
 //! belongs to the kind of driver that made it: only a [`Waker`] works across kinds.
 
-use super::{sim, uring};
+use super::linux::lock::HeldLock;
+use super::linux::sockets::{Detached, SharedSocket};
+use super::{epoll, sim, uring};
 
 /// Wakes one certain `Io`. From a thread that has an `Io` of its own, [`Io::wake`](super::Io::wake) is cheaper.
 #[derive(Clone, Debug)]
@@ -10,6 +12,7 @@ pub struct Waker(pub(super) WakerOf);
 #[derive(Clone, Debug)]
 pub(super) enum WakerOf {
     Uring(uring::Bell),
+    Epoll(epoll::Bell),
     Sim(sim::Bell),
 }
 
@@ -19,6 +22,7 @@ impl Waker {
     pub fn wake_from_outside(&self) {
         match &self.0 {
             WakerOf::Uring(bell) => bell.ring(),
+            WakerOf::Epoll(bell) => bell.ring(),
             WakerOf::Sim(bell) => bell.ring(),
         }
     }
@@ -30,7 +34,8 @@ pub struct Socket(pub(super) SocketOf);
 
 #[derive(Debug)]
 pub(super) enum SocketOf {
-    Uring(uring::Detached),
+    Uring(Detached),
+    Epoll(Detached),
     Sim(sim::Detached),
 }
 
@@ -40,7 +45,8 @@ pub struct SharedListener(pub(super) SharedListenerOf);
 
 #[derive(Clone, Debug)]
 pub(super) enum SharedListenerOf {
-    Uring(uring::SharedSocket),
+    Uring(SharedSocket),
+    Epoll(SharedSocket),
     Sim(sim::SharedSocket),
 }
 
@@ -50,7 +56,8 @@ pub struct DirLock(pub(super) DirLockOf);
 
 #[derive(Clone, Debug)]
 pub(super) enum DirLockOf {
-    Uring(uring::HeldLock),
+    Uring(HeldLock),
+    Epoll(HeldLock),
     Sim(sim::HeldLock),
 }
 

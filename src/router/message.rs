@@ -4,12 +4,15 @@
 //! of a request are answered in the order in which they were asked, one outcome each.
 
 use crate::base::error::Refused;
+use crate::base::few::Few;
 use crate::base::ids::{LeaderEpoch, PartitionKey, ShardId};
+use crate::base::metrics::Stamps;
 use crate::base::offset::{HighWatermark, LastStable, LogStart, Offset};
 use crate::log::store::{LogConfig, Records};
+use crate::wire::codec::Compression;
 
 /// Where an answer belongs: a request of a connection. The sequence is never used twice on one connection slot's generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     /// Shard of the connection.
     pub shard: ShardId,
@@ -47,7 +50,7 @@ pub struct Produce<'a> {
     /// 0, 1 or -1, checked by the server.
     pub acks: i16,
     pub timeout_ms: i32,
-    pub parts: Vec<ProducePart<'a>>,
+    pub parts: Few<ProducePart<'a>>,
 }
 
 pub struct ProducePart<'a> {
@@ -64,8 +67,8 @@ pub struct ProduceOutcome {
     pub log_start: i64,
     /// Kafka's text for the error, where clients show it.
     pub message: Option<&'static str>,
-    /// Index within the batch of the record to blame.
-    pub record: Option<i32>,
+    /// The records to blame by their index within the batch, and why.
+    pub records: Vec<(i32, &'static str)>,
 }
 
 impl ProduceOutcome {
@@ -76,7 +79,7 @@ impl ProduceOutcome {
             append_time_ms: -1,
             log_start: -1,
             message,
-            record: None,
+            records: Vec::new(),
         }
     }
 }
@@ -90,7 +93,7 @@ pub struct Fetch {
     pub read_committed: bool,
     /// Something of the request is answered already (an unknown partition), so the rest must not wait.
     pub at_once: bool,
-    pub parts: Vec<FetchPart>,
+    pub parts: Few<FetchPart>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -204,14 +207,18 @@ pub struct DeleteRecordsOutcome {
 pub struct Reply {
     pub ticket: Ticket,
     pub body: ReplyBody,
+    /// What the owner stamped.
+    pub stamps: Stamps,
 }
 
 pub enum ReplyBody {
-    Produce(Vec<ProduceOutcome>),
-    Fetch(Vec<FetchOutcome>),
+    Produce(Few<ProduceOutcome>),
+    Fetch(Few<FetchOutcome>),
     ListOffsets(Vec<OffsetOutcome>),
     EpochEnds(Vec<EpochEndOutcome>),
     DeleteRecords(Vec<DeleteRecordsOutcome>),
+    /// A response frame of the controller's shard; none where the connection must close.
+    Frame(Option<Vec<u8>>),
 }
 
 /// What an owner must know of a partition, from the topic's configuration.
@@ -225,4 +232,6 @@ pub struct PartitionRules {
     pub compact: bool,
     /// `validate.deep`: walk compressed batches too.
     pub deep: bool,
+    /// `compression.type` other than `producer`.
+    pub compression: Option<Compression>,
 }

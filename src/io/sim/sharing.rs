@@ -93,7 +93,7 @@ impl SimIo {
                     self.world.core().own_io(self.id).calls.push(bell.0.io);
                 }
             }
-            WakerOf::Uring(_) => to.wake_from_outside(),
+            WakerOf::Uring(_) | WakerOf::Epoll(_) => to.wake_from_outside(),
         }
     }
 

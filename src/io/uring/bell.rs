@@ -91,7 +91,7 @@ impl Uring {
                 // SAFETY: the entry points at no memory.
                 unsafe { self.ring.push(entry) };
             }
-            WakerOf::Sim(_) => to.wake_from_outside(),
+            WakerOf::Epoll(_) | WakerOf::Sim(_) => to.wake_from_outside(),
         }
     }
 

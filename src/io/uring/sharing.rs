@@ -1,12 +1,15 @@
 //! What several rings of a process share or hand to each other: listeners, connections, the lock of a data directory.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 
-use super::lock::HeldLock;
-use super::slots::Owner;
-use super::sockets::{self, Conn, Listener};
-use super::{Detached, LOCKS_MAX, SharedSocket, Uring, storage};
+use super::conns::{Conn, Listener};
+use super::{LOCKS_MAX, Uring};
+use crate::io::linux::lock::HeldLock;
+use crate::io::linux::sockets::{self, Detached, SharedSocket};
+use crate::io::linux::storage;
+use crate::io::linux::table::Owner;
 use crate::io::share::{DirLockOf, SharedListenerOf, SocketOf};
 use crate::io::{ConnId, DirLock, Errno, ListenMode, ListenerId, LockError, Payload, SharedListener, Socket};
 
@@ -16,8 +19,8 @@ impl Uring {
         addr: SocketAddr,
         mode: ListenMode,
     ) -> Result<(ListenerId, SocketAddr), Errno> {
-        let (listener, addr) = sockets::listen(addr, mode)?;
-        Ok((ListenerId(self.listeners.insert(listener)), addr))
+        let (socket, addr) = sockets::listen(addr, mode)?;
+        Ok((self.add_socket(Arc::new(socket)), addr))
     }
 
     pub fn share_listener(&self, listener: ListenerId) -> SharedListener {
@@ -29,6 +32,10 @@ impl Uring {
         let SharedListenerOf::Uring(SharedSocket(socket)) = shared.0 else {
             panic!("a listener of another driver")
         };
+        self.add_socket(socket)
+    }
+
+    fn add_socket(&mut self, socket: Arc<TcpListener>) -> ListenerId {
         ListenerId(self.listeners.insert(Listener { socket, accept: None }))
     }
 
@@ -45,7 +52,7 @@ impl Uring {
 
     pub fn adopt(&mut self, socket: Socket) -> ConnId {
         let SocketOf::Uring(Detached(socket)) = socket.0 else { panic!("a connection of another driver") };
-        ConnId(self.conns.insert(Conn::of(socket)))
+        ConnId(self.conns.insert(Conn::new(socket)))
     }
 
     pub fn lock_dir(&mut self, dir: &Path) -> Result<(), LockError> {

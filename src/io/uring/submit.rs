@@ -1,33 +1,21 @@
 //! Operations in: from an [`Op`] to a slot and a submission entry.
 
-use std::ffi::CString;
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
 
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{opcode, squeue};
 
 use super::recv_ring::GROUP;
-use super::send::Message;
-use super::slots::{Owner, Reading, Work};
+use super::slots::Work;
 use super::{Fault, Uring};
-use crate::base::limits::{ALIGN, BLOCK_BYTES};
-use crate::io::buffer::Block;
-use crate::io::{ConnId, Errno, FileId, ListenerId, Op, OpenMode, Payload, SendChain, WriteSync};
+use crate::base::limits::{ALIGN, SEND_BYTES_MAX};
+use crate::io::linux::files::{self, DIR_MODE, FILE_MODE, c_path, open_flags};
+use crate::io::linux::message::{Message, SEND_FLAGS};
+use crate::io::linux::reading::Reading;
+use crate::io::linux::table::Owner;
+use crate::io::{ConnId, Errno, FileId, ListenerId, Op, Payload, SendChain, WriteSync};
 
 const CWD: Fd = Fd(libc::AT_FDCWD);
-const FILE_MODE: libc::mode_t = 0o640;
-const DIR_MODE: libc::mode_t = 0o750;
-
-/// A closed peer is an error, not a signal. Without MSG_WAITALL a send completes with what the socket's buffer took, so that a peer
-/// who reads slowly shows progress; where the peer keeps up, that is all of it, and it costs less than waiting for the rest inside.
-const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
-
-/// Operations whose completions have no fixed number.
-pub fn is_multishot(op: &Op) -> bool {
-    matches!(op, Op::Accept { .. } | Op::Recv { .. })
-}
 
 impl Uring {
     pub(super) fn begin(&mut self, op: Op, owner: Owner) {
@@ -135,15 +123,17 @@ impl Uring {
             return self.finish(owner, Ok(0), false, Payload::Sent(chain));
         }
         let fd = Fd(state.socket.as_raw_fd());
+        // Without MSG_WAITALL: it completes with what the socket's buffer took, so that a peer who reads slowly shows progress. Where
+        // the peer keeps up that is all, and it costs less than waiting inside for the rest.
         let mut slices = chain.slices(2);
         let (first, single) = (slices.next().unwrap_or_default(), slices.next().is_none());
-        let (start, len) = (first.as_ptr(), first.len() as u32);
+        let (start, len) = (first.as_ptr(), first.len().min(SEND_BYTES_MAX) as u32);
         drop(slices);
         let (entry, message) = if single {
             (opcode::Send::new(fd, start, len).flags(SEND_FLAGS).build(), None)
         } else {
             let mut message = self.messages.pop().unwrap_or_else(Message::new);
-            let header = message.point_at(&chain);
+            let (header, _) = message.point_at(&chain, 0);
             (opcode::SendMsg::new(fd, header).flags(SEND_FLAGS as u32).build(), Some(message))
         };
         let user_data = self.slots.insert(owner, Work::Send { conn, chain, message });
@@ -196,7 +186,7 @@ impl Uring {
             }
             Op::Read { file, offset, into, at, len } => {
                 let mut reading = Reading::new(file, offset, into, at, len);
-                reading.step = half(len as usize).max(ALIGN as u32).min(len);
+                reading.shorten();
                 self.begin_file(Work::Read(reading), owner);
             }
             op => match file_work(op) {
@@ -208,26 +198,15 @@ impl Uring {
 }
 
 fn file_work(op: Op) -> Result<Work, Errno> {
-    let aligned = |offset: u64, len: usize| {
-        assert!(
-            offset.is_multiple_of(ALIGN as u64) && len.is_multiple_of(ALIGN),
-            "direct I/O off its alignment"
-        );
-    };
+    files::assert_aligned(&op);
     Ok(match op {
         Op::OpenFile { path, mode } => Work::Open { path: c_path(path)?, flags: open_flags(mode) },
         Op::Allocate { file, offset, len } => Work::Allocate { file, offset, len },
         Op::Write { file, offset, data, sync } => {
-            aligned(offset, data.len());
-            assert!(data.as_ptr().addr().is_multiple_of(ALIGN), "a direct write from unaligned memory");
             let len = data.len() as u32;
             Work::Write { file, offset, data, len, sync }
         }
-        Op::Read { file, offset, into, at, len } => {
-            aligned(offset, len as usize);
-            assert!((at as usize).is_multiple_of(ALIGN) && at as usize + len as usize <= BLOCK_BYTES);
-            Work::Read(Reading::new(file, offset, into, at, len))
-        }
+        Op::Read { file, offset, into, at, len } => Work::Read(Reading::new(file, offset, into, at, len)),
         Op::Flush { file } => Work::Flush { file },
         Op::Truncate { file, len } => Work::Truncate { file, len },
         Op::Rename { from, to } => Work::Rename { from: c_path(from)?, to: c_path(to)? },
@@ -258,12 +237,12 @@ fn file_entry(fd: Fd, work: &mut Work, registered: &[bool]) -> squeue::Entry {
         }
         Work::Read(reading) => {
             let region = reading.into.region_index();
-            let start = reading.into.as_mut_slice()[(reading.at + reading.from) as usize..].as_mut_ptr();
-            let offset = reading.offset + u64::from(reading.from);
+            let (offset, part) = reading.next();
+            let (start, len) = (part.as_mut_ptr(), part.len() as u32);
             if known(region) {
-                opcode::ReadFixed::new(fd, start, reading.step, region).offset(offset).build()
+                opcode::ReadFixed::new(fd, start, len, region).offset(offset).build()
             } else {
-                opcode::Read::new(fd, start, reading.step).offset(offset).build()
+                opcode::Read::new(fd, start, len).offset(offset).build()
             }
         }
         Work::Flush { .. } => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
@@ -279,24 +258,4 @@ fn file_entry(fd: Fd, work: &mut Work, registered: &[bool]) -> squeue::Entry {
         Work::CloseFile { .. } | Work::Accept { .. } | Work::Recv { .. } | Work::CancelRecv => unreachable!(),
         Work::Send { .. } | Work::CloseConn { .. } => unreachable!(),
     }
-}
-
-impl Reading {
-    fn new(file: FileId, offset: u64, into: Block, at: u32, len: u32) -> Reading {
-        Reading { file, offset, into, at, len, step: len, read: 0, from: 0 }
-    }
-}
-
-fn open_flags(mode: OpenMode) -> i32 {
-    let mode = match mode {
-        OpenMode::Read => libc::O_RDONLY,
-        OpenMode::Write => libc::O_RDWR,
-        OpenMode::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
-        OpenMode::Replace => libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC,
-    };
-    mode | libc::O_DIRECT | libc::O_NOATIME | libc::O_CLOEXEC
-}
-
-fn c_path(path: PathBuf) -> Result<CString, Errno> {
-    CString::new(path.into_os_string().into_vec()).map_err(|_| Errno::INVAL)
 }

@@ -12,6 +12,7 @@ use super::*;
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
 use crate::io::buffer::BlockSlice;
 use crate::io::lane::{Receiver, lane};
+use crate::io::linux::seccomp::forbid_io_uring;
 use crate::io::{FileId, ListenMode, OpenMode, SendChain, SendPart, WriteSync};
 
 /// A driver and a directory of its own; none where io_uring is not permitted.
@@ -265,7 +266,7 @@ fn planned_faults_strike_where_they_should() {
 #[test]
 fn a_dead_holders_lock_is_waited_for() {
     let Some(mut rig) = rig("a_dead_holders_lock_is_waited_for", Uring::new(small())) else { return };
-    let held = lock::HeldLock::take(&rig.dir).expect("free");
+    let held = HeldLock::take(&rig.dir).expect("free");
     fs::write(rig.dir.join("lock"), "4194305 1\n").expect("a holder beyond the largest pid");
     let release = thread::spawn(move || {
         thread::sleep(Duration::from_millis(200));
@@ -290,23 +291,4 @@ fn give_up_lock_capability() {
     // SAFETY: as above, read only.
     let rc = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
     assert_eq!(rc, 0);
-}
-
-/// Makes io_uring_setup fail with EPERM on this thread, as container runtimes do; false if filters are not permitted.
-fn forbid_io_uring() -> bool {
-    let step = |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
-    let mut filter = [
-        // The number of the call is the first word of what a filter sees (seccomp(2)).
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, libc::SYS_io_uring_setup as u32),
-        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: takes integers only.
-    let rc = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    assert_eq!(rc, 0);
-    // SAFETY: the kernel copies the program during the call.
-    let rc = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
-    rc == 0
 }

@@ -14,9 +14,11 @@ use corelog::io::{
     WriteSync,
 };
 
+mod epoll;
 mod files;
 mod flow;
 mod net;
+mod real;
 mod shards;
 mod sim;
 mod uring;

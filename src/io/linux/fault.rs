@@ -45,7 +45,7 @@ impl FaultPlan {
     }
 
     /// Counts one operation and says what happens to it.
-    pub(super) fn next(&mut self, op: &Op) -> Option<Fault> {
+    pub fn next(&mut self, op: &Op) -> Option<Fault> {
         if self.strikes.is_empty() || !is_file_op(op) {
             return None;
         }

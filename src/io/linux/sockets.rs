@@ -1,6 +1,6 @@
-//! Sockets: opened and adopted with plain calls, then driven by the ring.
+//! Sockets, opened and taken over with plain calls.
 
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -10,13 +10,7 @@ use crate::io::{Errno, ListenMode};
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-pub struct Listener {
-    pub socket: Arc<TcpListener>,
-    /// Name of the `Accept` in flight.
-    pub accept: Option<u64>,
-}
-
-/// A listening socket that other drivers may accept from as well.
+/// A listening socket that several drivers accept from.
 #[derive(Clone, Debug)]
 pub struct SharedSocket(pub Arc<TcpListener>);
 
@@ -24,17 +18,8 @@ pub struct SharedSocket(pub Arc<TcpListener>);
 #[derive(Debug)]
 pub struct Detached(pub TcpStream);
 
-pub struct Conn {
-    pub socket: TcpStream,
-    /// Names of the `Recv`, `Send` and `CloseConn` in flight.
-    pub recv: Option<u64>,
-    pub send: Option<u64>,
-    pub closing: Option<u64>,
-    is_shut: bool,
-}
-
 /// Binds (with SO_REUSEADDR) and listens; returns the address in effect.
-pub fn listen(addr: SocketAddr, mode: ListenMode) -> Result<(Listener, SocketAddr), Errno> {
+pub fn listen(addr: SocketAddr, mode: ListenMode) -> Result<(TcpListener, SocketAddr), Errno> {
     let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     // SAFETY: takes integers only.
     let fd = check(unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
@@ -48,7 +33,7 @@ pub fn listen(addr: SocketAddr, mode: ListenMode) -> Result<(Listener, SocketAdd
     // SAFETY: the descriptor is a bound socket, open for as long as `socket` lives.
     check(unsafe { libc::listen(fd, BACKLOG) })?;
     let addr = socket.local_addr().map_err(errno)?;
-    Ok((Listener { socket: Arc::new(socket), accept: None }, addr))
+    Ok((socket, addr))
 }
 
 fn check(rc: i32) -> Result<i32, Errno> {
@@ -93,38 +78,18 @@ fn bind(fd: RawFd, addr: SocketAddr) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Takes over a descriptor that the kernel accepted. Fails if the peer is gone already.
-pub fn adopt(fd: RawFd) -> Result<(Conn, SocketAddr), Errno> {
-    // SAFETY: the accept that completed with this descriptor gave it to us alone.
+/// Takes over a descriptor that accept(2) gave to the caller alone. Fails if the peer is gone already.
+pub fn accepted(fd: RawFd) -> Result<(TcpStream, SocketAddr), Errno> {
+    // SAFETY: the caller owns the descriptor and hands it over.
     let socket = TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
     let peer = socket.peer_addr().map_err(errno)?;
-    Ok((Conn::new(socket)?, peer))
+    socket.set_nodelay(true).map_err(errno)?;
+    Ok((socket, peer))
 }
 
-pub fn connect(to: SocketAddr) -> Result<Conn, Errno> {
-    Conn::new(TcpStream::connect(to).map_err(errno)?)
-}
-
-impl Conn {
-    fn new(socket: TcpStream) -> Result<Conn, Errno> {
-        socket.set_nodelay(true).map_err(errno)?;
-        Ok(Conn::of(socket))
-    }
-
-    /// A connection whose options are set.
-    pub fn of(socket: TcpStream) -> Conn {
-        Conn { socket, recv: None, send: None, closing: None, is_shut: false }
-    }
-
-    /// Ends both directions, which completes what is in flight on the socket.
-    pub fn shut(&mut self) {
-        // A connection that the peer has reset is shut already.
-        let _ = self.socket.shutdown(Shutdown::Both);
-        self.is_shut = true;
-    }
-
-    /// Shut down, with nothing in flight.
-    pub fn is_quiet(&self) -> bool {
-        self.is_shut && self.recv.is_none() && self.send.is_none()
-    }
+/// Connects. Blocks.
+pub fn connect(to: SocketAddr) -> Result<TcpStream, Errno> {
+    let socket = TcpStream::connect(to).map_err(errno)?;
+    socket.set_nodelay(true).map_err(errno)?;
+    Ok(socket)
 }

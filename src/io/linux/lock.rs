@@ -1,8 +1,9 @@
 //! The lock of a data directory: `flock(2)` on `<dir>/lock`, which also names its holder.
 //!
-//! The descriptor is registered in every ring of the process that shares it, so that the kernel keeps the lock of a killed process until the last operation of
-//! those rings has ended: a write of the predecessor cannot land under its successor's feet unnoticed. (The log does not rely on it
-//! alone.) The holder is recorded as `pid start-time`: the start time tells a living holder from a number that was used again,
+//! The kernel keeps the lock of a killed process until its last operation has ended, so that a write of the predecessor cannot
+//! land under its successor's feet unnoticed: `uring` registers the descriptor in every ring of the process that shares it, and a
+//! thread that is inside a blocking call keeps every descriptor of its process. (The log does not rely on it alone.) The holder is
+//! recorded as `pid start-time`: the start time tells a living holder from a number that was used again,
 //! also in a container, where every broker is process 1.
 
 use std::fs::{self, File, OpenOptions};
