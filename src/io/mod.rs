@@ -13,8 +13,9 @@
 //! - **Order is not promised** between operations, except that the data of one connection's `Recv` arrives in stream order.
 //!   One `Send` per connection may be in flight: a second may overtake the rest of a short first one. The seam asserts it.
 //! - **Short results are normal** for a `Write` and a `Send`: `Done::result` says how much was done, and the caller pushes the rest. A
-//!   short write is not a durable write, whatever its [`WriteSync`] says. A `Send` completes as soon as the socket's buffer
-//!   took anything, so a peer that reads slowly shows progress, and one that does not read at all shows none.
+//!   short write is not a durable write, whatever its [`WriteSync`] says. A `Send` takes at most
+//!   [`SEND_BYTES_MAX`](crate::base::limits::SEND_BYTES_MAX) and may complete with any part of that as soon as the socket's
+//!   buffer took it, so a peer that reads slowly shows progress, and one that does not read at all shows none.
 //! - **A short `Read` is the end of the file**, and nothing else: where the kernel stops early, the driver goes on by itself.
 //! - **Ownership**: a buffer given to an op belongs to it until its `Done`, which hands it back. Dropping the `Io` waits for, or
 //!   cancels and reaps, everything in flight before any memory is freed.
@@ -286,7 +287,7 @@ pub enum Op {
     CancelRecv {
         conn: ConnId,
     },
-    /// Sends the chain from its current position, as much of it as the socket takes at once; `Done` hands it back with its position
+    /// Sends the chain from its current position, up to `SEND_BYTES_MAX` of it; `Done` hands it back with its position
     /// unchanged. Waits while the socket takes nothing.
     Send {
         conn: ConnId,
