@@ -550,4 +550,49 @@ mod tests {
         pool.take_returned(&mut returned);
         assert_eq!(returned, vec![1]);
     }
+
+    #[test]
+    fn what_other_threads_drop_comes_back_to_its_pools() {
+        let mut pool = Pool::new(8 * BLOCK_BYTES);
+        pool.grow().expect("memory");
+        let mut recv = RecvPool::new(4).expect("memory");
+        let (tx, rx) = std::sync::mpsc::sync_channel::<(BlockSlice, RecvBuf)>(2);
+        let reader = std::thread::spawn(move || {
+            rx.iter().fold(0, |count, (slice, piece)| {
+                assert!(slice.iter().all(|b| *b == slice[0]) && *piece == [slice[0]; 100]);
+                // One of them lives a little longer than the other.
+                if count % 2 == 0 {
+                    drop(slice)
+                } else {
+                    drop(piece)
+                }
+                count + 1
+            })
+        });
+        let rounds = 2000_usize;
+        for round in 0..rounds {
+            let mut block = loop {
+                match pool.take() {
+                    Some(block) => break block,
+                    None => std::thread::yield_now(),
+                }
+            };
+            // A slice that somebody still read would now change.
+            block.append(&vec![round as u8; ALIGN]);
+            let piece = loop {
+                match recv.copy_of(&[round as u8; 100]) {
+                    Some(piece) => break piece,
+                    None => std::thread::yield_now(),
+                }
+            };
+            tx.send((block.slice_padded(0), piece)).expect("the reader reads");
+        }
+        drop(tx);
+        assert_eq!(reader.join().expect("nothing changed under it"), rounds);
+        assert_eq!(pool.available(), 8);
+        let mut all = Vec::new();
+        recv.take_returned(&mut all);
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3]);
+    }
 }

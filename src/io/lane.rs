@@ -159,7 +159,7 @@ mod tests {
         const COUNT: u64 = 200_000;
         let (mut tx, mut rx) = lane(7);
         let sender = thread::spawn(move || {
-            for mut value in (0..COUNT).map(Box::new) {
+            for mut value in (0..COUNT).map(|i| vec![i]) {
                 while let Err(back) = tx.push(value) {
                     value = back;
                     thread::yield_now();
@@ -173,7 +173,7 @@ mod tests {
                     None => thread::yield_now(),
                 }
             };
-            assert_eq!(*value, expected);
+            assert_eq!(value, [expected]);
         }
         sender.join().expect("all sent");
         assert!(rx.is_empty());

@@ -3,8 +3,8 @@
 //!
 //! # The contract
 //! The layers above are plain synchronous state machines. They [`push`](Io::push) an [`Op`] with a [`Token`] of their own making
-//! and later find a [`Done`] with that token in what [`turn`](Io::turn) returns. There are no callbacks, no futures and no
-//! wakers: a completion is an event, and the shard's loop is the executor. (Why not futures: the state machines must run in the
+//! and later find a [`Done`] with that token in what [`turn`](Io::turn) returns. There are no callbacks and no
+//! futures: a completion is an event, and the shard's loop is the executor. (Why not futures: the state machines must run in the
 //! simulator as they are, and a borrow that cannot live across a wait cannot be held across one.)
 //!
 //! - **Every operation completes.** Each pushed op posts at least one `Done`. `Accept` and `Recv` are multishot: they post
@@ -12,8 +12,11 @@
 //!   Whoever wants more pushes the op again; that must be done after `Errno::NOBUFS`.
 //! - **Order is not promised** between operations, except that the data of one connection's `Recv` arrives in stream order.
 //!   One `Send` per connection may be in flight: a second may overtake the rest of a short first one. The seam asserts it.
-//! - **Short results are normal**: a `Read`, `Write` or `Send` may do less than asked. `Done::result` says how much. A short write
-//!   is not a durable write, whatever its [`WriteSync`] says.
+//! - **Short results are normal** for a `Write` and a `Send`: `Done::result` says how much was done, and the caller pushes the rest. A
+//!   short write is not a durable write, whatever its [`WriteSync`] says. A `Send` takes at most
+//!   [`SEND_BYTES_MAX`](crate::base::limits::SEND_BYTES_MAX) and may complete with any part of that as soon as the socket's
+//!   buffer took it, so a peer that reads slowly shows progress, and one that does not read at all shows none.
+//! - **A short `Read` is the end of the file**, and nothing else: where the kernel stops early, the driver goes on by itself.
 //! - **Ownership**: a buffer given to an op belongs to it until its `Done`, which hands it back. Dropping the `Io` waits for, or
 //!   cancels and reaps, everything in flight before any memory is freed.
 //! - **A flush covers what it saw.** [`Op::Flush`] makes durable the writes of that file whose `Done` was returned by `turn` before
@@ -23,6 +26,23 @@
 //! - **Directory entries are volatile** until [`Op::SyncDir`] on their directory completes: creation, rename and removal alike.
 //! - File positions, lengths and buffers of `Read`, `Write` and `Allocate` are multiples of [`ALIGN`](crate::base::limits::ALIGN).
 //! - Blocking calls ([`Io::list_dir`], [`Io::wait`], ...) are for start-up and for tools, before the first connection is accepted.
+//!
+//! # Several shards in one process
+//! Each shard has an `Io` of its own, made on its own thread and used by no other: a ring belongs to the thread that made it. What
+//! crosses threads is [`Send`]: [`Waker`], [`Socket`], [`SharedListener`], [`DirLock`], and every buffer. A buffer that is
+//! dropped on another thread returns to its pool by itself, which its owner notices in one of its next turns.
+//!
+//! - **Messages** go over [`lane`]s, one for each pair of shards and direction. A sender pushes and then calls [`Io::wake`]. Before a turn
+//!   that may sleep, a shard calls [`Io::announce_sleep`], then looks at all its lanes once more, and then calls `turn`: with
+//!   [`Wait::No`] if something is there. In any other order a message may lie there until something else happens. The flag is
+//!   cleared when `turn` returns; a wake-up makes it return. Room in a lane that was full is not announced.
+//! - **A wake-up leaves with the sender's next turn**, as operations do. It may come late, and it may come for nothing.
+//! - **Connections move** with [`Op::DetachConn`] and [`Io::adopt`], when nothing of them is in flight. Bytes that arrive in between
+//!   wait in the socket. A [`Socket`] that is dropped instead closes the connection.
+//! - **Listeners** are shared by [`Io::share_listener`], and each connection goes to one of the shards that accept, whichever is
+//!   first; or each shard has one of its own at the same address, with [`ListenMode::ReusePort`].
+//! - **The lock** of a data directory is taken by one shard and joined by the others, so that what any of them had in flight when the
+//!   process was killed keeps it.
 //!
 //! # The fault model, which every layer above must survive and the `sim` driver produces
 //! | part | may happen | relied on |
@@ -46,6 +66,7 @@
 //! # Non-obvious
 //! - `Token` is opaque here. Drivers keep their own in-flight slots, so a stale completion can never reach a new owner.
 //! - Pushing does not enter the kernel: ops leave at the next `turn`, all together.
+//! - The spin before a sleep (`uring::Config::spin`) ends as well when another shard calls, and then neither needs a system call.
 //! - `Token`s of cancelled `Recv`s still complete; a connection may be reused only after its last `Done`.
 
 pub mod buffer;
@@ -269,7 +290,8 @@ pub enum Op {
     CancelRecv {
         conn: ConnId,
     },
-    /// Sends the chain from its current position; `Done` hands it back with its position unchanged.
+    /// Sends the chain from its current position, up to `SEND_BYTES_MAX` of it; `Done` hands it back with its position
+    /// unchanged. Waits while the socket takes nothing.
     Send {
         conn: ConnId,
         chain: SendChain,
@@ -490,7 +512,7 @@ impl Io {
         each_driver!(self, io => io.push(op, token))
     }
 
-    /// Submits what is queued, waits as `wait` allows, and appends at most
+    /// Submits what is queued, waits as `wait` allows and may return early, and appends at most
     /// [`COMPLETIONS_PER_TURN_MAX`](crate::base::limits::COMPLETIONS_PER_TURN_MAX) completions to `out`.
     pub fn turn(&mut self, wait: Wait, out: &mut Vec<Done>) {
         each_driver!(self, io => io.turn(wait, out))

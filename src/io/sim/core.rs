@@ -279,7 +279,7 @@ impl Core {
             !now
         });
         let (eio, short) = match kind {
-            OpKind::Read => (self.faults.read_eio, self.faults.read_short),
+            OpKind::Read => (self.faults.read_eio, 0),
             OpKind::Write => (self.faults.write_eio, self.faults.write_short),
             OpKind::Flush => (self.faults.flush_eio, 0),
             OpKind::Meta | OpKind::Any => (self.faults.meta_eio, 0),

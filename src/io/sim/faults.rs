@@ -16,8 +16,6 @@ pub struct Faults {
     pub meta_eio: u32,
     /// A write stops early, at a multiple of 512.
     pub write_short: u32,
-    /// A read stops early, at a multiple of 4096, before the end of the file.
-    pub read_short: u32,
     /// A file operation takes `stall_ns` instead of microseconds.
     pub stall: u32,
     pub stall_ns: RangeInclusive<u64>,
@@ -57,7 +55,6 @@ impl Faults {
             flush_eio: 0,
             meta_eio: 0,
             write_short: 0,
-            read_short: 0,
             stall: 0,
             stall_ns: 100_000_000..=5_000_000_000,
             disk_us: 20..=400,
@@ -117,7 +114,7 @@ impl Faults {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Injected {
     Fails(Errno),
-    /// The operation moves fewer bytes than asked; one that moves no bytes is left alone.
+    /// A write moves fewer bytes than asked; what moves no bytes, and a read, is left alone.
     Short,
 }
 

@@ -31,10 +31,16 @@
 //! Each direction of a connection is a pipe with a small buffer: a peer that does not read makes sends short, then
 //! blocks them. Packets are delayed, held up for seconds, split down to single bytes, and may break the connection.
 //!
+//! # Several shards
+//! A process may have several drivers. By default a turn that waits moves time for all of them until anyone has something to do. After
+//! [`World::schedule_shards`] turns return at once, and [`World::next_turn`] picks whose loop goes on: the seed permutes the
+//! shards' turns. Wake-ups take up to 20 ms. A test that splits a shard's loop (announce, check, turn) into several picks
+//! finds a sleep protocol in the wrong order; if all sleep for ever, the world fails.
+//!
 //! # What is checked at all times
 //! A violation panics with the seed: two writes in flight over one 4 KiB block; a buffer that changed while its write was in
-//! flight; an operation on a closed file or connection, or by a killed process; a second `Send` or `Recv` in flight; unaligned
-//! direct I/O.
+//! flight; an operation on a closed file or connection, or by a killed process; a second `Send` or `Recv` in flight; a connection
+//! that is detached with either in flight; unaligned direct I/O.
 //!
 //! # Non-obvious
 //! - `SIM_LOG=1` in the environment prints every event.
@@ -55,6 +61,8 @@ mod schedule;
 mod sharing;
 mod world;
 
+#[cfg(test)]
+mod shard_tests;
 #[cfg(test)]
 mod tests;
 

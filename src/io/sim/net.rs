@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::core::{Core, Event, IoId, ProcessId};
 use super::driver::{Closes, Ready};
 use super::sharing::{Detached, SharedSocket};
-use crate::base::limits::{RECV_BUF_BYTES, SEND_BYTES_MAX, SEND_PARTS_MAX};
+use crate::base::limits::{RECV_BUF_BYTES, SEND_PARTS_MAX};
 use crate::io::share::SocketOf;
 use crate::io::{ConnId, Done, Errno, ListenMode, ListenerId, Op, Payload, SendChain, Socket, Token};
 
@@ -78,11 +78,10 @@ pub struct Conn {
     posted_until: u64,
 }
 
-/// A `Send` in flight, and how much of it has left.
+/// A `Send` that waits for room.
 struct Sending {
     token: Token,
     chain: SendChain,
-    sent: usize,
 }
 
 /// One direction.
@@ -269,7 +268,7 @@ impl Core {
                     self.post_conn(conn.0, token, Ok(0), Payload::None);
                 }
                 Op::Send { conn, chain } => {
-                    self.own_conn(io, conn).send = Some(Sending { token, chain, sent: 0 });
+                    self.own_conn(io, conn).send = Some(Sending { token, chain });
                     self.serve_send(conn.0);
                 }
                 Op::CloseConn { conn } => self.close_conn(conn.0, token),
@@ -429,40 +428,35 @@ impl Core {
         }
     }
 
-    /// Moves bytes of a `Send` into the network, as many as there is room for. It stays in flight until all it may take has
-    /// left, unless it is cut short.
+    /// Moves bytes of a `Send` into the network, as many as there is room for, which ends it. It stays in flight while there is none.
     pub fn serve_send(&mut self, conn: u32) {
         let Some(state) = self.net.conns.get_mut(&conn) else { return };
-        let Some(mut sending) = state.send.take() else { return };
+        let Some(sending) = state.send.take() else { return };
         if state.to_client.reset {
             return self.end_send(conn, sending, Errno::PIPE);
         }
         let room = state.to_client.room();
         let total: usize = sending.chain.slices(SEND_PARTS_MAX).map(<[u8]>::len).sum();
-        let total = total.min(SEND_BYTES_MAX);
-        let mut most = room.min(total - sending.sent);
+        let mut most = room.min(total);
         let cut = self.faults.send_short;
         let cut = self.rng.chance(cut) && most > 0;
+        if most == 0 && total > 0 {
+            self.mark("send_blocked");
+            self.net.conns.get_mut(&conn).expect("just there").send = Some(sending);
+            return;
+        }
         if cut {
             most = self.rng.between(1, most as u64) as usize;
             self.mark("send_short");
         }
-        let bytes: Vec<u8> =
-            sending.chain.slices(SEND_PARTS_MAX).flatten().copied().skip(sending.sent).take(most).collect();
+        let bytes: Vec<u8> = sending.chain.slices(SEND_PARTS_MAX).flatten().copied().take(most).collect();
         self.transmit(conn, Side::Client, &bytes);
-        sending.sent += bytes.len();
-        if sending.sent == total || cut {
-            self.post_conn(conn, sending.token, Ok(sending.sent as u32), Payload::Sent(sending.chain));
-            return;
-        }
-        self.mark("send_blocked");
-        self.net.conns.get_mut(&conn).expect("just there").send = Some(sending);
+        self.post_conn(conn, sending.token, Ok(most as u32), Payload::Sent(sending.chain));
     }
 
-    /// Ends a `Send` early: with what has left, or with the error if nothing has.
+    /// Ends a `Send` of which nothing has left.
     fn end_send(&mut self, conn: u32, sending: Sending, errno: Errno) {
-        let result = if sending.sent > 0 { Ok(sending.sent as u32) } else { Err(errno) };
-        self.post_conn(conn, sending.token, result, Payload::Sent(sending.chain));
+        self.post_conn(conn, sending.token, Err(errno), Payload::Sent(sending.chain));
     }
 
     pub fn send_returned(&mut self, conn: u32) {

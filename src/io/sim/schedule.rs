@@ -48,7 +48,10 @@ impl Core {
             };
             if let Some(at) = picked {
                 self.note("picked", u64::from(ios[at].0), may.len() as u64);
-                self.returned(ios[at]);
+                // One that is not in a turn, but somewhere in its loop, just goes on.
+                if self.ios[&ios[at]].wish.is_some() {
+                    self.returned(ios[at]);
+                }
                 return at;
             }
             let deadline = ios.iter().filter_map(|io| self.ios[io].wish).min().unwrap_or(u64::MAX);

@@ -139,3 +139,36 @@ impl Uring {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Wait;
+    use crate::io::uring::Config;
+
+    /// Whether the eventfd was written, waiting up to `ms` for it.
+    fn has_sounded(bell: &Bell, ms: i32) -> bool {
+        let mut polled = libc::pollfd { fd: bell.0.event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the call reads and writes the one structure, which lives across it.
+        unsafe { libc::poll(&raw mut polled, 1, ms) == 1 }
+    }
+
+    #[test]
+    fn a_wake_up_that_no_ring_takes_goes_by_eventfd() {
+        let Ok(mut here) = Uring::new(Config { recv_buffers: 1, ..Config::default() }) else {
+            println!("SKIPPED uring::a_wake_up_that_no_ring_takes_goes_by_eventfd");
+            return;
+        };
+        let bell = Bell::new(-1).expect("an eventfd");
+        let waker = Waker(WakerOf::Uring(bell.clone()));
+        here.wake(&waker);
+        assert!(here.called.is_empty(), "nothing is sent to those who are awake");
+        for announced in [true, false] {
+            bell.flag().announce();
+            assert!(announced || bell.flag().fall_asleep());
+            here.wake(&waker);
+            (0..3).for_each(|_| here.turn(Wait::No, &mut Vec::new()));
+            assert_eq!(has_sounded(&bell, if announced { 0 } else { 5_000 }), !announced);
+        }
+    }
+}

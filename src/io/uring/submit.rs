@@ -17,9 +17,6 @@ use crate::io::{ConnId, Errno, FileId, ListenerId, Op, Payload, SendChain, Write
 
 const CWD: Fd = Fd(libc::AT_FDCWD);
 
-/// Sends go on until all that they may take is sent: fewer completions, shorter only at an error.
-const SEND_ALL: i32 = SEND_FLAGS | libc::MSG_WAITALL;
-
 impl Uring {
     pub(super) fn begin(&mut self, op: Op, owner: Owner) {
         match self.faults.next(&op) {
@@ -126,16 +123,18 @@ impl Uring {
             return self.finish(owner, Ok(0), false, Payload::Sent(chain));
         }
         let fd = Fd(state.socket.as_raw_fd());
+        // Without MSG_WAITALL: it completes with what the socket's buffer took, so that a peer who reads slowly shows progress. Where
+        // the peer keeps up that is all, and it costs less than waiting inside for the rest.
         let mut slices = chain.slices(2);
         let (first, single) = (slices.next().unwrap_or_default(), slices.next().is_none());
         let (start, len) = (first.as_ptr(), first.len().min(SEND_BYTES_MAX) as u32);
         drop(slices);
         let (entry, message) = if single {
-            (opcode::Send::new(fd, start, len).flags(SEND_ALL).build(), None)
+            (opcode::Send::new(fd, start, len).flags(SEND_FLAGS).build(), None)
         } else {
             let mut message = self.messages.pop().unwrap_or_else(Message::new);
             let (header, _) = message.point_at(&chain, 0);
-            (opcode::SendMsg::new(fd, header).flags(SEND_ALL as u32).build(), Some(message))
+            (opcode::SendMsg::new(fd, header).flags(SEND_FLAGS as u32).build(), Some(message))
         };
         let user_data = self.slots.insert(owner, Work::Send { conn, chain, message });
         state.send = Some(user_data);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::*;
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
 use crate::io::buffer::BlockSlice;
+use crate::io::lane::{Receiver, lane};
 use crate::io::linux::seccomp::forbid_io_uring;
 use crate::io::{FileId, ListenMode, OpenMode, SendChain, SendPart, WriteSync};
 
@@ -124,6 +125,63 @@ fn spinning_finds_completions_too() {
         exercise(&mut rig);
         let file = rig.create("spun");
         (0..200).for_each(|_| assert!(rig.write(file, 1).result.is_ok()));
+    }
+}
+
+/// Two drivers on two threads answer each other; what each sleeps through is a call that the other made.
+fn ping_pong(spin: bool, flags: usize) -> Option<()> {
+    const ROUNDS: u64 = 500;
+    let make = move || Uring::with_flags(Config { spin, ..small() }, &FLAG_SETS[flags..]);
+    let Ok(mut here) = make() else {
+        println!("SKIPPED uring::rings_wake_each_other_under_every_set_of_flags");
+        return None;
+    };
+    let (mut to_there, mut from_here) = lane(2);
+    let (mut to_here, mut from_there) = lane(2);
+    let (tell, learn) = std::sync::mpsc::channel();
+    let back = here.waker();
+    let there = thread::spawn(move || {
+        let mut there = make().expect("a second ring as good as the first");
+        tell.send(there.waker()).expect("waited for");
+        for _ in 0..ROUNDS {
+            let got: u64 = sleep_for(&mut there, &mut from_here);
+            assert!(to_here.push(got + 1).is_ok());
+            there.wake(&back);
+            there.turn(Wait::No, &mut Vec::new());
+        }
+    });
+    let waker = learn.recv().expect("told");
+    for round in 0..ROUNDS {
+        assert!(to_there.push(round).is_ok());
+        here.wake(&waker);
+        here.turn(Wait::No, &mut Vec::new());
+        assert_eq!(sleep_for(&mut here, &mut from_there), round + 1);
+    }
+    there.join().expect("answered to the end");
+    Some(())
+}
+
+fn sleep_for(uring: &mut Uring, lane: &mut Receiver<u64>) -> u64 {
+    let start = uring.now();
+    loop {
+        if let Some(got) = lane.pop() {
+            return got;
+        }
+        assert!(uring.now().since_ms(start) < 10_000, "a wake-up was lost");
+        uring.announce_sleep();
+        let wait = if lane.is_empty() { Wait::Until(start.plus_ms(10_000)) } else { Wait::No };
+        uring.turn(wait, &mut Vec::new());
+    }
+}
+
+#[test]
+fn rings_wake_each_other_under_every_set_of_flags() {
+    for first in 0..FLAG_SETS.len() {
+        for spin in [false, true] {
+            if ping_pong(spin, first).is_none() {
+                return;
+            }
+        }
     }
 }
 

@@ -93,6 +93,7 @@ macro_rules! each_case {
                 a_send_hands_its_chain_back,
                 a_chain_longer_than_one_call_goes_on,
                 both_directions_run_at_once,
+                a_slow_reader_of_a_long_send_shows_progress,
                 a_cancelled_receive_ends_and_another_begins,
                 a_close_completes_after_what_was_in_flight,
                 sending_to_a_peer_that_left_fails,
@@ -118,7 +119,6 @@ macro_rules! each_case {
                 a_shared_listener_serves_every_shard,
                 listeners_that_reuse_a_port_share_its_connections,
                 a_lock_lasts_until_the_last_shard_is_gone,
-                a_slow_reader_of_a_long_send_shows_progress,
             ]
         }
     };

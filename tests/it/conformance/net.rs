@@ -218,13 +218,41 @@ pub fn a_chain_longer_than_one_call_goes_on(world: &mut dyn World) {
 pub fn both_directions_run_at_once(world: &mut dyn World) {
     let mut link = link(world);
     let recv = link.rig.push(Op::Recv { conn: link.conn });
-    let send = link.rig.push(Op::Send { conn: link.conn, chain: chain([bytes(&pattern(1 << 20, 5))]) });
+    let long = pattern(16 << 20, 5);
+    let send = link.rig.push(Op::Send { conn: link.conn, chain: chain([bytes(&long)]) });
     let (_, got) = link.receive(recv, b"request", 7);
     assert_eq!(got, b"request");
-    let (mut answer, Link { rig, peer, .. }) = (Vec::new(), &mut link);
-    rig.until("the answer is read", |_| peer.read(&mut answer) && answer.len() == 1 << 20);
-    assert!(answer == pattern(1 << 20, 5));
-    assert_eq!(rig.next(send).result, Ok(1 << 20));
+    let done = link.rig.next(send);
+    let Payload::Sent(mut chain) = done.payload else { panic!("the chain comes back") };
+    chain.advance(done.result.expect("some has left") as usize);
+    assert!(!chain.is_done(), "no socket buffers that much");
+    let mut got = link.send_all(chain);
+    let Link { rig, peer, .. } = &mut link;
+    rig.until("the answer is read", |_| peer.read(&mut got) && got.len() == long.len());
+    assert!(got == long);
+}
+
+pub fn a_slow_reader_of_a_long_send_shows_progress(world: &mut dyn World) {
+    const BYTES: usize = 16 << 20;
+    let Link { mut rig, conn, mut peer } = link(world);
+    let all = pattern(BYTES, 7);
+    let mut send = Some(rig.push(Op::Send { conn, chain: chain([bytes(&all)]) }));
+    let (mut got, mut dones, mut read_at_last) = (Vec::new(), 0, 0);
+    rig.until("all is sent", |rig| {
+        peer.read_some(&mut got, 64 << 10);
+        if let Some(done) = send.and_then(|token| rig.take(token)) {
+            let Payload::Sent(mut chain) = done.payload else { panic!("the chain comes back") };
+            chain.advance(done.result.expect("a healthy connection") as usize);
+            // Both sockets' buffers together take less than 12 MiB, whatever they grow to.
+            assert!(got.len() - read_at_last < 12 << 20, "no progress is told");
+            (dones, read_at_last) = (dones + 1, got.len());
+            send = (!chain.is_done()).then(|| rig.push(Op::Send { conn, chain }));
+        }
+        send.is_none()
+    });
+    assert!(dones > 2, "{dones}");
+    rig.until("all is read", |_| peer.read(&mut got) && got.len() == BYTES);
+    assert!(got == all);
 }
 
 pub fn a_cancelled_receive_ends_and_another_begins(world: &mut dyn World) {

@@ -1,6 +1,5 @@
 //! Several shards of one process: waking, moving connections, sharing listeners and locks.
 
-use corelog::base::limits::SEND_BYTES_MAX;
 use corelog::io::lane::{Receiver, Sender, lane};
 use corelog::io::{ListenMode, LockError, Mono, Socket, Waker};
 
@@ -230,28 +229,4 @@ pub fn a_lock_lasts_until_the_last_shard_is_gone(world: &mut dyn World) {
     assert!(matches!(other.lock_dir(&dir), Err(LockError::Held(_))));
     drop(b);
     assert_eq!(other.lock_dir(&dir), Ok(()));
-}
-
-pub fn a_slow_reader_of_a_long_send_shows_progress(world: &mut dyn World) {
-    const BYTES: usize = 16 << 20;
-    let [a, _] = rigs(world);
-    let Link { mut rig, conn, mut peer } = Link::on(world, a);
-    let all = pattern(BYTES, 7);
-    let mut send = Some(rig.push(Op::Send { conn, chain: chain([bytes(&all)]) }));
-    let (mut dones, mut got) = (Vec::new(), Vec::new());
-    rig.until("all is sent", |rig| {
-        peer.read_some(&mut got, 64 << 10);
-        if let Some(done) = send.and_then(|token| rig.take(token)) {
-            let Payload::Sent(mut chain) = done.payload else { panic!("the chain comes back") };
-            let sent = done.result.expect("a healthy connection");
-            dones.push(sent);
-            chain.advance(sent as usize);
-            send = (!chain.is_done()).then(|| rig.push(Op::Send { conn, chain }));
-        }
-        send.is_none()
-    });
-    assert!(dones.iter().all(|sent| *sent as usize <= SEND_BYTES_MAX), "{dones:?}");
-    assert!(dones.len() >= BYTES / SEND_BYTES_MAX, "{dones:?}");
-    rig.until("all is read", |_| peer.read(&mut got) && got.len() == BYTES);
-    assert!(got == all);
 }
