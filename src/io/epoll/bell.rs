@@ -1,13 +1,12 @@
 //! Waking a driver that sleeps, from other threads: an eventfd among the descriptors that it waits for.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::Epoll;
 use crate::io::Waker;
+use crate::io::linux::eventfd::EventFd;
 use crate::io::share::WakerOf;
 use crate::io::sleep::SleepFlag;
 
@@ -16,7 +15,7 @@ pub struct Bell(Arc<Inner>);
 
 struct Inner {
     flag: SleepFlag,
-    event: File,
+    event: EventFd,
 }
 
 impl fmt::Debug for Bell {
@@ -26,15 +25,8 @@ impl fmt::Debug for Bell {
 }
 
 impl Bell {
-    pub fn new() -> io::Result<Bell> {
-        // SAFETY: takes integers only.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the call gave this descriptor to us alone.
-        let event = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        Ok(Bell(Arc::new(Inner { flag: SleepFlag::new(), event })))
+    pub fn new() -> std::io::Result<Bell> {
+        Ok(Bell(Arc::new(Inner { flag: SleepFlag::new(), event: EventFd::new()? })))
     }
 
     pub fn flag(&self) -> &SleepFlag {
@@ -42,7 +34,7 @@ impl Bell {
     }
 
     pub fn descriptor(&self) -> RawFd {
-        self.0.event.as_raw_fd()
+        self.0.event.descriptor()
     }
 
     /// Wakes the driver whether it said that it sleeps or not.
@@ -51,12 +43,9 @@ impl Bell {
         self.sound();
     }
 
-    /// Writes to the eventfd.
+    /// Writes to the eventfd, which is never read: each write is an event of its own.
     pub fn sound(&self) {
-        // It would block only after 2^64 - 2 wake-ups: nobody reads them, because each write is an event of its own.
-        while let Err(error) = (&self.0.event).write_all(&1_u64.to_ne_bytes()) {
-            assert_eq!(error.kind(), ErrorKind::Interrupted, "write to an eventfd: {error}");
-        }
+        self.0.event.sound();
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the drivers on a real Linux share: files, storage, the lock, sockets, clocks. Plain calls, for start-up or so short that a
 //! shard may make them while it serves; how operations reach the kernel is the driver's own business.
 
+pub mod eventfd;
 pub mod fault;
 pub mod files;
 pub mod lock;
