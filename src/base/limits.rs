@@ -39,6 +39,18 @@ pub const REQUEST_PARTITIONS_MAX: usize = 65_536;
 /// Requests of one connection that are read but not yet answered; beyond it the socket is not read.
 pub const IN_FLIGHT_PER_CONNECTION_MAX: usize = 128;
 
+/// Shards of one broker. Also the distance between the ids under which two nodes advertise their shards.
+pub const SHARDS_MAX: usize = 1024;
+
+/// Requests that one shard may have unanswered at another, and all shards at one: fewer for each the more shards there are, because
+/// N x N lanes of that many letters are memory.
+pub const LANE_CREDITS_MAX: usize = 256;
+pub const LANE_CREDITS_MIN: usize = 16;
+pub const LANE_CREDITS_ALL: usize = 2048;
+
+/// Letters taken out of one lane per turn.
+pub const LETTERS_PER_TURN_MAX: usize = 128;
+
 /// Connections per shard.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 20_000;
 

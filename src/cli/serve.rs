@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::base::error::Fatal;
-use crate::broker::start::{self, Options};
+use crate::broker::configure::Options;
+use crate::broker::start;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output::print;
 use crate::config::{describe, keys};

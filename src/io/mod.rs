@@ -48,6 +48,7 @@
 //! - `Token`s of cancelled `Recv`s still complete; a connection may be reused only after its last `Done`.
 
 pub mod buffer;
+pub mod clock;
 pub mod epoll;
 pub mod lane;
 mod linux;
@@ -63,7 +64,7 @@ pub mod uring;
 pub use share::{DirLock, SharedListener, Socket, Waker};
 
 use std::fmt;
-use std::net::SocketAddr;
+pub use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::runtime::Runtime;
@@ -352,6 +353,16 @@ impl SendChain {
         }
     }
 
+    /// Takes all parts out, sent or not, and hands out the memory of those made for a response. The list keeps its own.
+    pub fn clear(&mut self, mut take: impl FnMut(Vec<u8>)) {
+        for part in self.parts.drain(..) {
+            if let SendPart::Bytes(bytes) = part {
+                take(bytes);
+            }
+        }
+        (self.next, self.within) = (0, 0);
+    }
+
     /// Bytes not yet sent.
     pub fn remaining(&self) -> usize {
         self.parts[self.next..].iter().map(|p| p.as_slice().len()).sum::<usize>() - self.within
@@ -479,6 +490,14 @@ impl Io {
     /// The monotonic clock.
     pub fn now(&self) -> Mono {
         each_driver!(self, io => io.now())
+    }
+
+    /// What the clocks of turns are made by.
+    pub fn clock_source(&self) -> clock::ClockSource {
+        match self {
+            Io::Sim(_) => clock::ClockSource::still(),
+            _ => clock::ClockSource::of_machine(),
+        }
     }
 
     /// The wall clock, in milliseconds since 1970. May jump and step back.

@@ -85,7 +85,7 @@ impl Rig {
         let program = std::env::var("SERVE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_corelog").to_string());
         let mut command = Command::new(program);
         command.arg("serve").arg("--data-dir").arg(self.dir.join("data")).args(["--listen", &self.address]);
-        command.args(["--shards", "1", "-X", "log.segment.bytes=1048576"]);
+        command.args(["-X", "log.segment.bytes=1048576"]);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log).spawn();
         self.child = Some(child.expect("the broker starts"));
         let since = Instant::now();

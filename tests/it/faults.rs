@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use corelog::broker::start::{self, Options};
+use corelog::broker::assemble::assemble;
+use corelog::broker::configure::{Options, configure};
 use corelog::client::producer::produce_request;
 use corelog::client::settings::Acks;
 use corelog::io::open::{DriverConfig, open};
@@ -96,7 +97,7 @@ fn serve(
         set: vec!["log.segment.bytes=1048576".into(), "log.retention.ms=-1".into()],
         ..Options::default()
     };
-    let config = start::configure(&options).expect("a configuration");
+    let config = configure(&options).expect("a configuration");
     let driver =
         DriverConfig { pool_bytes: POOL_BYTES, entries: 64, recv_buffers: 16, ..DriverConfig::default() };
     let mut io = open(runtime().expect("one that runs"), driver).expect("another driver");
@@ -106,14 +107,13 @@ fn serve(
         None => (FaultPlan::new(), None),
     };
     inject(&mut io, at_start);
-    let Ok((mut node, listening)) = start::assemble(io, config, POOL_BYTES as u64) else {
-        return;
-    };
+    let Ok((mut nodes, listening)) = assemble(vec![io], config, POOL_BYTES as u64) else { return };
+    let mut node = nodes.remove(0);
     if let Some(plan) = serving {
         inject(&mut node.io, plan);
     }
-    listening.iter().for_each(|(listener, _)| node.server.serve(*listener));
-    ready.send(listening.first().map(|(_, address)| *address)).expect("somebody waits");
+    listening.iter().for_each(|listening| node.server.serve(listening.listener));
+    ready.send(listening.first().map(|listening| listening.addr)).expect("somebody waits");
     while !node.is_stopped() && !done.load(Ordering::Acquire) {
         node.turn();
     }

@@ -17,7 +17,15 @@ use corelog::io::open::{DriverConfig, open};
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What test brokers get as `memory`.
-pub const MEMORY_BYTES: u64 = 64 << 20;
+const MEMORY_PER_SHARD_BYTES: u64 = 64 << 20;
+
+/// Memory of the brokers under test: enough for as many shards as they will have.
+pub fn memory_bytes() -> u64 {
+    let wanted = std::env::var("CORELOG_SHARDS").ok().and_then(|shards| shards.parse().ok());
+    let shards =
+        wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64));
+    shards * MEMORY_PER_SHARD_BYTES
+}
 
 /// How much more than `memory` a broker may be resident with.
 pub const RESIDENT_MARGIN_BYTES: u64 = 64 << 20;
@@ -105,13 +113,13 @@ impl Broker {
         if let Ok(runtime) = runtime() {
             command.env("CORELOG_RUNTIME", runtime.name());
         }
-        command.args(&argv[1..]).arg("serve").arg("--data-dir").arg(data_dir).args([
-            "--listen",
-            "127.0.0.1:0",
-            "--shards",
-            "1",
-        ]);
-        command.arg("--ready-file").arg(&ready).args(["-X", &format!("memory={MEMORY_BYTES}")]);
+        command
+            .args(&argv[1..])
+            .arg("serve")
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(["--listen", "127.0.0.1:0"]);
+        command.arg("--ready-file").arg(&ready).args(["-X", &format!("memory={}", memory_bytes())]);
         for setting in settings {
             command.args(["-X", setting]);
         }
@@ -210,7 +218,7 @@ impl Broker {
             assert!(!log.contains(bad), "{bad} in the broker's log:\n{log}");
         }
         let resident = self.resident_bytes();
-        let cap = MEMORY_BYTES + RESIDENT_MARGIN_BYTES;
+        let cap = memory_bytes() + RESIDENT_MARGIN_BYTES;
         assert!(resident <= cap, "{} MiB resident, {} MiB allowed", resident >> 20, cap >> 20);
     }
 }

@@ -37,7 +37,8 @@ impl Uring {
                 }
             }
             Work::Read(reading) => {
-                if u32::try_from(cqe.result).is_ok_and(|moved| reading.goes_on(moved)) {
+                let goes_on = u32::try_from(cqe.result).is_ok_and(|moved| reading.goes_on(moved));
+                if goes_on {
                     return self.submit_file(cqe.user_data);
                 }
             }
