@@ -13,7 +13,7 @@ use crate::io::linux::files::{DIR_MODE, FILE_MODE, c_path, open_flags, weaker_op
 use crate::io::linux::reading::Reading;
 use crate::io::linux::storage::errno;
 use crate::io::linux::table::Owner;
-use crate::io::{Errno, FileId, Op, OpenMode, Payload, WriteSync};
+use crate::io::{Errno, FileId, Op, OpenMode, WriteSync};
 
 /// One operation with the file that it is about, on its way to a thread.
 pub struct Job {
@@ -33,7 +33,7 @@ pub struct Finished {
     pub outcome: Outcome,
 }
 
-/// What a job hands over or back: [`Payload`] without what belongs to the shard's thread.
+/// What a job hands over or back: a [`Payload`](crate::io::Payload) without what belongs to the shard's thread.
 pub enum Outcome {
     Nothing,
     Opened(File),
@@ -75,15 +75,6 @@ pub fn run(job: Job) -> Finished {
         (op, _) => (plain(in_directory(&op)), Outcome::Nothing),
     };
     Finished { owner, file: id, result, outcome }
-}
-
-/// What goes back to the caller of an operation that is not carried out.
-pub fn refuse(op: Op) -> Payload {
-    match op {
-        Op::Write { data, .. } => Payload::Written(data),
-        Op::Read { into, .. } => Payload::Read(into),
-        _ => Payload::None,
-    }
 }
 
 /// Operations on the entries of a directory.

@@ -199,7 +199,7 @@ impl Epoll {
     fn begin(&mut self, op: Op, owner: Owner) {
         let fault = self.faults.next(&op);
         if let Some(Fault::Fails(errno)) = fault {
-            let payload = file_ops::refuse(op);
+            let payload = files::handed_back(op);
             return self.finish(owner, Err(errno), false, payload);
         }
         match op {

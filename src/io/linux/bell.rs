@@ -1,13 +1,11 @@
 //! Waking a driver that sleeps, from other threads: an eventfd, and a flag that says when it must be written to.
 
 use std::fmt;
-use std::fs::File;
-#[cfg(feature = "glommio")]
-use std::io::Read;
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
+use super::eventfd::EventFd;
 use crate::io::sleep::SleepFlag;
 
 #[derive(Clone)]
@@ -15,7 +13,7 @@ pub struct Bell(Arc<Inner>);
 
 struct Inner {
     flag: SleepFlag,
-    event: File,
+    event: EventFd,
 }
 
 impl fmt::Debug for Bell {
@@ -26,14 +24,7 @@ impl fmt::Debug for Bell {
 
 impl Bell {
     pub fn new() -> io::Result<Bell> {
-        // SAFETY: takes integers only.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the call gave this descriptor to us alone.
-        let event = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        Ok(Bell(Arc::new(Inner { flag: SleepFlag::new(), event })))
+        Ok(Bell(Arc::new(Inner { flag: SleepFlag::new(), event: EventFd::new()? })))
     }
 
     pub fn flag(&self) -> &SleepFlag {
@@ -48,22 +39,18 @@ impl Bell {
 
     /// Writes to the eventfd.
     pub fn sound(&self) {
-        // It would block only after 2^64 - 2 wake-ups that nobody read.
-        while let Err(error) = (&self.0.event).write_all(&1_u64.to_ne_bytes()) {
-            assert_eq!(error.kind(), ErrorKind::Interrupted, "write to an eventfd: {error}");
-        }
+        self.0.event.sound();
     }
 
     /// Takes the wake-ups that came so far. Only when the descriptor is readable: it blocks otherwise.
     #[cfg(feature = "glommio")]
     pub fn hear(&self) {
-        // What it fails with, a signal, leaves the descriptor readable.
-        let _ = (&self.0.event).read(&mut [0; 8]);
+        self.0.event.hear();
     }
 }
 
 impl AsRawFd for Bell {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.event.as_raw_fd()
+        self.0.event.descriptor()
     }
 }

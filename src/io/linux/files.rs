@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
-use crate::io::{Errno, FileId, Op, OpenMode};
+use crate::io::{Errno, FileId, Op, OpenMode, Payload};
 
 pub const FILE_MODE: libc::mode_t = 0o640;
 pub const DIR_MODE: libc::mode_t = 0o750;
@@ -19,6 +19,15 @@ pub fn file_of(op: &Op) -> Option<FileId> {
         | Op::Flush { file }
         | Op::Truncate { file, .. } => Some(*file),
         _ => None,
+    }
+}
+
+/// What goes back to the caller of an operation that is not carried out.
+pub fn handed_back(op: Op) -> Payload {
+    match op {
+        Op::Write { data, .. } => Payload::Written(data),
+        Op::Read { into, .. } => Payload::Read(into),
+        _ => Payload::None,
     }
 }
 

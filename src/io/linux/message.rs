@@ -45,3 +45,33 @@ impl Message {
         (&raw const self.header, bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::SendPart;
+
+    fn offered(message: &Message) -> Vec<usize> {
+        message.parts[..message.header.msg_iovlen].iter().map(|part| part.iov_len).collect()
+    }
+
+    #[test]
+    fn what_was_sent_is_left_out_and_one_send_is_bounded() {
+        let mut chain = SendChain::default();
+        for len in [3, 5, SEND_BYTES_MAX] {
+            chain.push(SendPart::Bytes(vec![0; len]));
+        }
+        let mut message = Message::new();
+        let mut bytes = |skip| {
+            let (_, bytes) = message.point_at(&chain, skip);
+            (bytes, offered(&message))
+        };
+        assert_eq!(bytes(0), (SEND_BYTES_MAX, vec![3, 5, SEND_BYTES_MAX - 8]));
+        assert_eq!(bytes(4), (SEND_BYTES_MAX - 4, vec![4, SEND_BYTES_MAX - 8]));
+        assert_eq!(bytes(8), (SEND_BYTES_MAX - 8, vec![SEND_BYTES_MAX - 8]));
+        assert_eq!(bytes(SEND_BYTES_MAX), (0, vec![]));
+        chain.advance(SEND_BYTES_MAX);
+        let (_, rest) = message.point_at(&chain, 2);
+        assert_eq!((rest, offered(&message)), (6, vec![6]));
+    }
+}

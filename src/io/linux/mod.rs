@@ -2,6 +2,7 @@
 //! shard may make them while it serves; how operations reach the kernel is the driver's own business.
 
 pub mod bell;
+pub mod eventfd;
 pub mod fault;
 pub mod files;
 pub mod lock;

@@ -7,9 +7,7 @@
 //!   this process for nothing.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use io_uring::types::Fd;
@@ -18,6 +16,7 @@ use io_uring::{opcode, squeue};
 use super::Uring;
 use super::slots::{BELL, NOBODY};
 use crate::io::Waker;
+use crate::io::linux::eventfd::EventFd;
 use crate::io::share::WakerOf;
 use crate::io::sleep::SleepFlag;
 
@@ -30,7 +29,7 @@ pub struct Bell(Arc<Inner>);
 struct Inner {
     flag: SleepFlag,
     ring: RawFd,
-    event: File,
+    event: EventFd,
 }
 
 impl fmt::Debug for Bell {
@@ -41,15 +40,7 @@ impl fmt::Debug for Bell {
 
 impl Bell {
     pub fn new(ring: RawFd) -> std::io::Result<Bell> {
-        // Blocking, so that the ring's read waits for the first write.
-        // SAFETY: takes integers only.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        // SAFETY: the call gave this descriptor to us alone.
-        let event = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        Ok(Bell(Arc::new(Inner { flag: SleepFlag::new(), ring, event })))
+        Ok(Bell(Arc::new(Inner { flag: SleepFlag::new(), ring, event: EventFd::new()? })))
     }
 
     pub fn flag(&self) -> &SleepFlag {
@@ -64,10 +55,7 @@ impl Bell {
 
     /// Writes to the eventfd.
     pub fn sound(&self) {
-        // It would block only after 2^64 - 2 wake-ups that nobody read.
-        while let Err(error) = (&self.0.event).write_all(&1u64.to_ne_bytes()) {
-            assert_eq!(error.kind(), ErrorKind::Interrupted, "write to an eventfd: {error}");
-        }
+        self.0.event.sound();
     }
 }
 
@@ -112,7 +100,7 @@ impl Uring {
     pub(super) fn arm_bell(&mut self) {
         if !self.bell_armed {
             self.bell_armed = true;
-            let fd = Fd(self.bell.0.event.as_raw_fd());
+            let fd = Fd(self.bell.0.event.descriptor());
             let to = self.bell_count.as_mut_ptr().cast();
             let entry = opcode::Read::new(fd, to, size_of::<u64>() as u32).build().user_data(BELL);
             // SAFETY: the boxed count stays in place until `drop` has seen the read end, and nobody else touches it.

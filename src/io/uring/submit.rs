@@ -20,7 +20,9 @@ const CWD: Fd = Fd(libc::AT_FDCWD);
 impl Uring {
     pub(super) fn begin(&mut self, op: Op, owner: Owner) {
         match self.faults.next(&op) {
-            Some(Fault::Fails(errno)) => return self.refuse(op, owner, errno),
+            Some(Fault::Fails(errno)) => {
+                return self.finish(owner, Err(errno), false, files::handed_back(op));
+            }
             Some(Fault::Short) => return self.begin_short(op, owner),
             None => {}
         }
@@ -161,16 +163,6 @@ impl Uring {
         let entry = opcode::Close::new(Fd(raw)).build().user_data(user_data);
         // SAFETY: the entry points at no memory, and the descriptor is the entry's alone.
         unsafe { self.ring.push(entry) };
-    }
-
-    /// An injected failure: nothing is carried out, and buffers go back.
-    fn refuse(&mut self, op: Op, owner: Owner, errno: Errno) {
-        let payload = match op {
-            Op::Write { data, .. } => Payload::Written(data),
-            Op::Read { into, .. } => Payload::Read(into),
-            _ => Payload::None,
-        };
-        self.finish(owner, Err(errno), false, payload);
     }
 
     /// An injected short read or write: at first, half of its pages is carried out. The driver itself goes on with a read.
