@@ -30,6 +30,8 @@ mod net;
 mod outbox;
 mod refusal;
 mod sharing;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -64,6 +66,10 @@ const IO_MEMORY_BYTES: usize = 2 << 20;
 
 /// Threads for calls that block: one may be busy freeing a large file.
 const BLOCKING_THREADS: usize = 2;
+
+/// Never: our tasks are short. A timer that fires before the first task of a run, as after a long stop of the process, would have the
+/// executor sleep with tasks in its queue.
+const PREEMPT_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -108,6 +114,7 @@ impl Glommio {
         let mut builder = LocalExecutorBuilder::new(placement)
             .io_memory(IO_MEMORY_BYTES)
             .ring_depth(config.entries as usize)
+            .preempt_timer(PREEMPT_AFTER)
             .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS));
         if config.spin {
             builder = builder.spin_before_park(Duration::from_nanos(SPIN_NS_MAX));
