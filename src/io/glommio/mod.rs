@@ -19,10 +19,12 @@
 //!
 //! # Non-obvious
 //! - A woken task outside of `run` is dropped without a word: wakers are called from tasks only.
-//! - A lock of a killed process may end before the last of its writes: a descriptor cannot be registered in glommio's rings. The
+//! - The ring is entered where a run begins and where it sleeps. A turn that starts something and does not sleep runs once more for it.
+//! - A lock of a killed process may end before the last of its writes: the lock's descriptor cannot be registered in glommio's rings. The
 //!   log's start does not rely on it alone.
-//! - glommio reports failures to register its buffers to nobody here; it goes on with plain reads and writes.
+//! - glommio tells only the crate `log` when it may not register its memory, and goes on without.
 //! - A panic in a task unwinds through `turn`.
+//! - It wants /proc, for the second opening of each file by the name of its first descriptor.
 
 mod begin;
 mod files;
