@@ -19,6 +19,7 @@ const LIMITS: Accept = Accept {
     log_append_time: false,
     compact: false,
     deep: false,
+    compression: None,
     now_ms: 0,
 };
 
@@ -71,7 +72,7 @@ fn main() {
         let mut bytes = build(Codec::None, count, value_bytes);
         let case = format!("{count} x {value_bytes} B");
         measure(&format!("accept, {case}"), bytes.len(), smoke, || {
-            batch::accept(black_box(&bytes), &LIMITS).map_or(0, |batch| u64::from(batch.crc()))
+            batch::accept(black_box(&bytes), &LIMITS).map_or(0, |accepted| u64::from(accepted.batch.crc()))
         });
         measure(&format!("CRC-32C, {case}"), bytes.len(), smoke, || {
             let batch = Batch::only(black_box(&bytes)).expect("a batch");

@@ -34,11 +34,14 @@
 //! | shard | base, config, io, wire, log, coordinator, controller, router |
 //! | server | base, config, io, wire, coordinator, controller, router, shard |
 //! | broker | base, config, io, wire, log, coordinator, controller, router, shard, server |
-//! | calibrate | base, config, io |
+//! | calibrate | base, config, io, loadgen |
 //! | client | base, wire |
 //! | loadgen | base, io, wire, client |
 //! | cli | base, config, io, wire, log::inspect, broker, calibrate, client, loadgen |
 //! | main | cli |
+//!
+//! `calibrate` drives its bare pipeline with `loadgen`'s closed loop: the ratio of two results is one of servers only where both were
+//! loaded by the same code.
 //!
 //! `server` does not know `log`: record bytes reach it as pinned slices of `io` buffers. `log` builds operations, it does not run
 //! them. `client` speaks over plain sockets, so that the tools work where io_uring is forbidden; only `loadgen`'s engine needs a ring.
@@ -51,7 +54,7 @@
 //! | crossbeam_utils | io |
 //! | flate2 | wire |
 //! | glommio | io |
-//! | hdrhistogram | base::metrics, loadgen, calibrate, cli |
+//! | hdrhistogram | base::metrics, loadgen, cli |
 //! | io_uring | io |
 //! | kafka_wire | wire |
 //! | kafka_wire_core | wire |

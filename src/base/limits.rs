@@ -64,6 +64,10 @@ pub const ZERO_AHEAD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Batches remembered per producer and partition, to answer duplicates: Kafka's number.
 pub const PRODUCER_BATCHES_KEPT: usize = 5;
 
+/// Records that the refusal of one batch names. Kafka names all of them, which for a batch of 100 MiB are millions; 1024 with their
+/// texts are 64 KiB of answer, and no client shows more.
+pub const RECORD_ERRORS_MAX: usize = 1024;
+
 /// Bytes before a record batch's attributes: not covered by Kafka's CRC.
 pub const BATCH_UNCHECKED_BYTES: usize = 21;
 

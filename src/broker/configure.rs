@@ -14,14 +14,22 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     pub listen: Option<String>,
     pub shards: Option<u16>,
+    /// As in `2-5,8`.
+    pub cpus: Option<String>,
+    /// `broker` or `shards`.
+    pub advertise: Option<String>,
     /// The name of a driver, or `auto`.
     pub runtime: Option<String>,
     pub config_file: Option<PathBuf>,
     pub dev: bool,
     /// Written when the broker serves: the bound address and a newline.
     pub ready_file: Option<PathBuf>,
+    /// `log.format`, as a flag.
+    pub log_format: Option<&'static str>,
     /// `key=value` pairs.
     pub set: Vec<String>,
+    /// Environment variables of the command line, which name no configuration key.
+    pub own_variables: Vec<String>,
 }
 
 /// The configuration in effect: defaults, file, environment, flags.
@@ -34,7 +42,11 @@ pub fn configure(options: &Options) -> Result<BrokerConfig, Fatal> {
         let text = std::fs::read_to_string(path).map_err(|e| bad_file(path, &e))?;
         loader.file(&path.display().to_string(), &text)?;
     }
-    loader.env(std::env::vars())?;
+    let is_key = |name: &str| !options.own_variables.iter().any(|own| own == name);
+    loader.env(std::env::vars().filter(|(name, _)| is_key(name)))?;
+    if let Some(format) = options.log_format {
+        loader.set(Source::Flag, "log.format", format)?;
+    }
     if let Some(dir) = &options.data_dir {
         loader.set(Source::Flag, "log.dirs", &dir.display().to_string())?;
     }
@@ -45,8 +57,11 @@ pub fn configure(options: &Options) -> Result<BrokerConfig, Fatal> {
     if let Some(shards) = options.shards {
         loader.set(Source::Flag, "shards", &shards.to_string())?;
     }
-    if let Some(runtime) = &options.runtime {
-        loader.set(Source::Flag, "runtime", runtime)?;
+    let named = [("cpus", &options.cpus), ("advertise", &options.advertise), ("runtime", &options.runtime)];
+    for (key, value) in named {
+        if let Some(value) = value {
+            loader.set(Source::Flag, key, value)?;
+        }
     }
     for pair in &options.set {
         let (key, value) = pair.split_once('=').ok_or_else(|| Fatal {

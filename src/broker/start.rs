@@ -2,6 +2,7 @@
 //! is accepted when everything else stands.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,13 +22,30 @@ use crate::config::source::Source;
 use crate::io::open::{DriverConfig, open};
 use crate::io::{Waker, signal};
 
+/// What is true once the broker serves.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub listening: Vec<SocketAddr>,
+    /// HOST:PORT that clients are told, of each shard where shards are advertised.
+    pub advertised: String,
+    pub shards: u16,
+    pub runtime: &'static str,
+    /// Default of topics that set none.
+    pub durability: String,
+    /// Topics below `durable`.
+    pub relaxed_topics: usize,
+    pub partitions: usize,
+    pub data_dir: PathBuf,
+    pub ready_ms: u64,
+}
+
 /// Share of the memory that receive buffers take, and their number's bounds.
 const RECV_SHARE: u64 = 16;
 const RECV_BUFFERS_MIN: u64 = 64;
 const RECV_BUFFERS_MAX: u64 = 1024;
 
-/// Runs a broker until SIGINT or SIGTERM. Returns when everything is flushed.
-pub fn serve(options: &Options) -> Result<(), Fatal> {
+/// Runs a broker until SIGINT or SIGTERM, and tells once that it serves. Returns when everything is flushed.
+pub fn serve(options: &Options, serving: &dyn Fn(&Facts)) -> Result<(), Fatal> {
     let since = Instant::now();
     let config = configure(options)?;
     logging::install(&config);
@@ -39,7 +57,7 @@ pub fn serve(options: &Options) -> Result<(), Fatal> {
     let together = together(&foundation, drivers.len());
     let (node, others) = threads::start(io, runtime, &drivers, &foundation, head, &listening, &together)?;
     stop_on_signal(together.clone(), others.wakers());
-    announce(&node, &listening, options, since);
+    serving(&announce(&node, &listening, options, since));
     let ended = threads::run(node, others);
     tracing::info!("stopped: everything is flushed");
     match ended? {
@@ -80,12 +98,11 @@ fn drivers(config: &BrokerConfig) -> Result<Vec<DriverConfig>, Fatal> {
     Ok((0..shards as usize).map(driver).collect())
 }
 
-fn announce(node: &Node, listening: &[Listening], options: &Options, since: Instant) {
+fn announce(node: &Node, listening: &[Listening], options: &Options, since: Instant) -> Facts {
     let image = &node.meta.image;
     for note in &image.config.notes {
-        tracing::info!("{note}");
+        tracing::warn!("{note}");
     }
-    let relaxed = image.topics().filter(|t| t.config.durability.name() != "durable").count();
     let (default_level, _) = image.config.get("durability").unwrap_or(("durable", Source::Default));
     for Listening { addr, shard, .. } in listening {
         match shard {
@@ -94,8 +111,19 @@ fn announce(node: &Node, listening: &[Listening], options: &Options, since: Inst
         }
     }
     let advertised: Vec<String> = image.brokers.iter().map(|b| format!("{}:{}", b.host, b.port)).collect();
-    let advertised = advertised.join(",");
+    let facts = Facts {
+        listening: listening.iter().map(|listening| listening.addr).collect(),
+        advertised: advertised.join(","),
+        shards: image.config.shards,
+        runtime: node.io.runtime().map_or("none", Runtime::name),
+        durability: default_level.to_string(),
+        relaxed_topics: image.topics().filter(|t| t.config.durability.name() != "durable").count(),
+        partitions: image.partitions(),
+        data_dir: image.config.data_dir.clone(),
+        ready_ms: since.elapsed().as_millis() as u64,
+    };
     if listening.iter().any(|l| l.addr.ip().is_unspecified()) && image.config.advertised.is_empty() {
+        let advertised = &facts.advertised;
         tracing::warn!(
             "clients are told to connect to {advertised}: set advertised.listeners for other machines"
         );
@@ -103,20 +131,20 @@ fn announce(node: &Node, listening: &[Listening], options: &Options, since: Inst
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
-        shards = image.config.shards,
-        runtime = node.io.runtime().map_or("none", Runtime::name),
-        durability = default_level,
-        relaxed_topics = relaxed,
-        partitions = image.partitions(),
-        data_dir = %image.config.data_dir.display(),
-        %advertised,
-        ready_ms = since.elapsed().as_millis() as u64,
+        shards = facts.shards,
+        runtime = facts.runtime,
+        durability = facts.durability,
+        relaxed_topics = facts.relaxed_topics,
+        partitions = facts.partitions,
+        data_dir = %facts.data_dir.display(),
+        advertised = %facts.advertised,
+        ready_ms = facts.ready_ms,
         "corelog serves"
     );
-    let first: Option<SocketAddr> = listening.first().map(|l| l.addr);
-    if let (Some(path), Some(addr)) = (&options.ready_file, first)
+    if let (Some(path), Some(addr)) = (&options.ready_file, facts.listening.first())
         && let Err(error) = std::fs::write(path, format!("{addr}\n"))
     {
         tracing::warn!(%error, path = %path.display(), "the ready file cannot be written");
     }
+    facts
 }

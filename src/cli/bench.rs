@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::output::{Format, print, print_json, say};
+use crate::cli::output::{Format, say};
 use crate::cli::target::Target;
 use crate::cli::topic::key_value;
 use crate::cli::units;
@@ -91,10 +91,7 @@ pub fn run(args: &BenchArgs) -> Outcome {
         Cluster::new(settings).delete_topic(&load.topic)?;
     }
     let report = report?;
-    match args.format {
-        Format::Text => print(&report.text())?,
-        Format::Json => print_json(&report.json())?,
-    }
+    args.format.print(|| report.text(), || report.json())?;
     if report.is_invalid() {
         let marks = report.marks().join(" · ");
         return Err(Failure::plain(

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::calibrate::pipeline::{self, Load};
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::output::{Format, print, print_json, say};
+use crate::cli::output::{Format, say};
 use crate::cli::units;
 use crate::config::runtime::Runtime;
 
@@ -93,9 +93,9 @@ pub fn run(command: &CalibrateCommand) -> Outcome {
         cpu: args.load_cpu,
     };
     let measured = pipeline::measure(&server, &load).map_err(environment)?;
-    match args.format {
-        Format::Text => print(&format!("{measured}\n")),
-        Format::Json => print_json(&json!({
+    args.format.print(
+        || format!("{measured}\n"),
+        || json!({
             "schema_version": 1,
             "mode": "bare",
             "marks": ["CLOSED_LOOP"],
@@ -109,6 +109,6 @@ pub fn run(command: &CalibrateCommand) -> Outcome {
             "bytes_per_s": measured.payload_bytes_per_s,
             "service_ns": { "p50": measured.p50_us * 1e3, "p99": measured.p99_us * 1e3, "p99_9": measured.p999_us * 1e3 },
             "server": { "cpu_us_per_request": measured.server_us_per_request, "busy_cores": measured.server_busy },
-        })),
-    }
+        }),
+    )
 }

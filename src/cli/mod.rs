@@ -18,6 +18,7 @@ mod calibrate;
 mod consume;
 mod consume_from;
 mod demo;
+mod environment;
 mod interrupt;
 mod log;
 mod produce;
@@ -27,7 +28,7 @@ mod version;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use exit::Outcome;
 
@@ -72,7 +73,10 @@ enum Command {
 
 /// Runs the command of this process's arguments.
 pub fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let arguments = environment::of_every_flag(Cli::command()).get_matches();
+    // What matched this command is this command's.
+    let cli = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
+    match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
@@ -100,5 +104,6 @@ mod tests {
     #[test]
     fn every_command_is_well_formed() {
         Cli::command().debug_assert();
+        environment::of_every_flag(Cli::command()).debug_assert();
     }
 }

@@ -1,4 +1,4 @@
-//! What commands print: aligned tables for people, JSON for programs. stdout is data, stderr is talk.
+//! What commands print: aligned tables for people, JSON or YAML for programs. stdout is data, stderr is talk.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -11,7 +11,73 @@ use crate::cli::exit::{Failure, Outcome};
 pub enum Format {
     #[default]
     Text,
+    /// Text with more columns, where there is more to tell
+    Wide,
     Json,
+    Yaml,
+}
+
+impl Format {
+    /// Prints one result: a text for people, or the value for programs.
+    pub fn print(self, text: impl FnOnce() -> String, value: impl FnOnce() -> Value) -> Outcome {
+        match self {
+            Format::Text | Format::Wide => print(&text()),
+            Format::Json => print_json(&value()),
+            Format::Yaml => print(&yaml(&value())),
+        }
+    }
+
+    /// One of many results, each on a line (JSON) or as a document (YAML) of its own.
+    pub fn line(self, text: impl FnOnce() -> String, value: impl FnOnce() -> Value) -> String {
+        match self {
+            Format::Text | Format::Wide => text() + "\n",
+            Format::Json => format!("{}\n", value()),
+            Format::Yaml => format!("---\n{}", yaml(&value())),
+        }
+    }
+}
+
+/// A value as a YAML document in block style. Texts are quoted as in JSON, which YAML reads.
+fn yaml(value: &Value) -> String {
+    let mut out = String::new();
+    match value {
+        Value::Object(_) | Value::Array(_) => put_yaml(&mut out, value, 0),
+        scalar => out.push_str(&format!("{scalar}\n")),
+    }
+    out
+}
+
+/// Puts the lines of a value that stands behind `indent` blanks.
+fn put_yaml(out: &mut String, value: &Value, indent: usize) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (name, field) in fields {
+                out.push_str(&format!("{:indent$}{name}:", ""));
+                put_nested(out, field, indent);
+            }
+        }
+        Value::Array(members) if !members.is_empty() => {
+            for member in members {
+                out.push_str(&format!("{:indent$}-", ""));
+                put_nested(out, member, indent);
+            }
+        }
+        scalar => out.push_str(&format!("{:indent$}{scalar}\n", "")),
+    }
+}
+
+fn put_nested(out: &mut String, value: &Value, indent: usize) {
+    let is_block = match value {
+        Value::Object(fields) => !fields.is_empty(),
+        Value::Array(members) => !members.is_empty(),
+        _ => false,
+    };
+    if is_block {
+        out.push('\n');
+        put_yaml(out, value, indent + 2);
+    } else {
+        out.push_str(&format!(" {value}\n"));
+    }
 }
 
 /// Rows under upper-case headers, columns aligned; a column of numbers is flushed right.
@@ -124,6 +190,15 @@ pub fn say(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn yaml_nests_and_quotes() {
+        let value =
+            serde_json::json!({ "a": [1, { "b": "x: y", "c": null }], "d": {}, "e": { "f": [true] } });
+        let expected = "a:\n  - 1\n  -\n    b: \"x: y\"\n    c: null\nd: {}\ne:\n  f:\n    - true\n";
+        assert_eq!(yaml(&value), expected);
+        assert_eq!(yaml(&serde_json::json!([])), "[]\n");
+    }
 
     #[test]
     fn tables_are_aligned() {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::interrupt;
-use crate::cli::output::{Format, Progress, print_json};
+use crate::cli::output::{Format, Progress};
 use crate::cli::record_format::unescape;
 use crate::cli::target::Target;
 use crate::cli::units::short;
@@ -102,13 +102,12 @@ pub fn run(args: &ProduceArgs) -> Outcome {
     let began = Instant::now();
     let sent = pump(args, &shape, &mut producer, &receive, linger)?;
     producer.flush()?;
-    if args.format == Some(Format::Json) {
+    if let Some(format) = args.format {
         let seconds = began.elapsed().as_secs_f64();
-        print_json(
-            &json!({ "topic": args.topic, "records": sent.records, "bytes": sent.bytes, "seconds": seconds }),
+        format.print(
+            || format!("{} records, {} bytes\n", sent.records, sent.bytes),
+            || json!({ "topic": args.topic, "records": sent.records, "bytes": sent.bytes, "seconds": seconds }),
         )?;
-    } else if args.format == Some(Format::Text) {
-        crate::cli::output::print(&format!("{} records, {} bytes\n", sent.records, sent.bytes))?;
     }
     if interrupt::asked() {
         Err(interrupt::failure(&format!("interrupted after {} records, all acknowledged", sent.records)))

@@ -41,6 +41,28 @@ pub fn why_inert(key: &str) -> &'static str {
     fits.max_by_key(|(prefix, _)| prefix.len()).map_or("nothing here corresponds to it", |(_, why)| *why)
 }
 
+/// Whether a key is one that Kafka had before 4.0, or that a distribution of it has: old files set them, and Kafka itself passes over what
+/// it does not know. Said once at start, and not kept.
+pub fn is_retired(key: &str) -> bool {
+    const KEYS: &[&str] = &[
+        "advertised.host.name",
+        "advertised.port",
+        "broker.id.generation.enable",
+        "control.plane.listener.name",
+        "delegation.token.master.key",
+        "group.coordinator.new.enable",
+        "host.name",
+        "inter.broker.protocol.version",
+        "log.message.downconversion.enable",
+        "log.message.format.version",
+        "log.message.timestamp.difference.max.ms",
+        "port",
+        "reserved.broker.max.id",
+    ];
+    const PREFIXES: &[&str] = &["confluent.", "zookeeper."];
+    KEYS.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
+
 /// Kafka lets it be altered while running, so do we.
 const ALTERABLE: bool = true;
 const FIXED: bool = false;

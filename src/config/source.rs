@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::broker_keys::{DEV_DEFAULTS, is_per_listener};
+use super::inert::{is_retired, why_inert};
 use super::option::{BadValue, Opt};
 use super::{file, keys};
 use crate::base::error::Fatal;
@@ -168,10 +169,15 @@ impl Loader {
 
     /// One value, as `-X key=value` gives it.
     pub fn set(&mut self, source: Source, key: &str, value: &str) -> Result<(), Fatal> {
+        if is_retired(key) {
+            self.notes.push(format!("{key} is not a key of Kafka 4: passed over"));
+            return Ok(());
+        }
         let opt = keys::broker(key).ok_or_else(|| unknown_key(key, source))?;
         let canonical = opt.parse_human(value).map_err(|bad| bad_value(opt, &bad, source))?;
         if !opt.effect && source != Source::Dev {
-            self.notes.push(format!("{key} is accepted without effect"));
+            let why = if opt.doc.is_empty() { why_inert(key) } else { opt.doc };
+            self.notes.push(format!("{key} is accepted without effect: {why}"));
         }
         self.settings.put(source, opt, canonical);
         Ok(())

@@ -63,6 +63,8 @@ pub struct TopicConfig {
     pub segment_ms: u64,
     pub index_interval_bytes: u32,
     pub max_message_bytes: i32,
+    /// `compression.type` other than `producer`: the codec's name, `uncompressed` for none, and its level unless that is the default.
+    pub compression: Option<(String, Option<i32>)>,
     /// `message.timestamp.type=LogAppendTime`.
     pub log_append_time: bool,
     pub timestamp_before_max_ms: i64,
@@ -87,11 +89,25 @@ impl TopicConfig {
             segment_ms: long("segment.ms").max(1) as u64,
             index_interval_bytes: long("index.interval.bytes").max(0) as u32,
             max_message_bytes: long("max.message.bytes").max(0) as i32,
+            compression: compression(overrides, broker),
             log_append_time: value_of("message.timestamp.type", overrides, broker) == "LogAppendTime",
             timestamp_before_max_ms: long("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: long("message.timestamp.after.max.ms"),
         }
     }
+}
+
+fn compression(overrides: &Overrides, broker: &BrokerConfig) -> Option<(String, Option<i32>)> {
+    let codec = value_of("compression.type", overrides, broker);
+    let level = match codec.as_str() {
+        "producer" => return None,
+        "gzip" => {
+            value_of("compression.gzip.level", overrides, broker).parse().ok().filter(|level| *level != -1)
+        }
+        "zstd" => value_of("compression.zstd.level", overrides, broker).parse().ok(),
+        _ => None,
+    };
+    Some((codec, level))
 }
 
 /// Why a value is not set on a topic, in Kafka's words.

@@ -56,13 +56,14 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "What happens to old segments: `delete` drops them by time and size. `compact` is accepted and demands keys; \
          this version keeps every record instead of the latest per key."),
     key("compression.gzip.level", "compression.gzip.level", Int, "-1", Allowed::GzipLevel,
-        "Level for `compression.type=gzip`.").without_effect(),
+        "Level for `compression.type=gzip`; -1: the codec's own default."),
     key("compression.lz4.level", "compression.lz4.level", Int, "9", Allowed::Between(1, 17),
-        "Level for `compression.type=lz4`.").without_effect(),
+        "Level for `compression.type=lz4`. This version compresses with the fast one, Kafka's default.").without_effect(),
     key("compression.type", "compression.type", String, "producer", Allowed::OneOf(CODECS),
-        "Batches are stored as the producer compressed them. Other values than `producer` are accepted.").without_effect(),
+        "producer: batches are stored as they were compressed. Another value: a batch of another codec is recompressed by the \
+         broker, which costs its CPU and more latency."),
     key("compression.zstd.level", "compression.zstd.level", Int, "3", Allowed::Between(-131072, 22),
-        "Level for `compression.type=zstd`.").without_effect(),
+        "Level for `compression.type=zstd`."),
     key("delete.retention.ms", "log.cleaner.delete.retention.ms", Long, "86400000", Allowed::AtLeast(0),
         "How long compaction keeps tombstones.").without_effect(),
     key("durability", "durability", String, "durable", Allowed::OneOf(DURABILITIES),

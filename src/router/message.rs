@@ -9,6 +9,7 @@ use crate::base::ids::{LeaderEpoch, PartitionKey, ShardId};
 use crate::base::metrics::Stamps;
 use crate::base::offset::{HighWatermark, LastStable, LogStart, Offset};
 use crate::log::store::{LogConfig, Records};
+use crate::wire::codec::Compression;
 
 /// Where an answer belongs: a request of a connection. The sequence is never used twice on one connection slot's generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,8 +67,8 @@ pub struct ProduceOutcome {
     pub log_start: i64,
     /// Kafka's text for the error, where clients show it.
     pub message: Option<&'static str>,
-    /// Index within the batch of the record to blame.
-    pub record: Option<i32>,
+    /// The records to blame by their index within the batch, and why.
+    pub records: Vec<(i32, &'static str)>,
 }
 
 impl ProduceOutcome {
@@ -78,7 +79,7 @@ impl ProduceOutcome {
             append_time_ms: -1,
             log_start: -1,
             message,
-            record: None,
+            records: Vec::new(),
         }
     }
 }
@@ -231,4 +232,6 @@ pub struct PartitionRules {
     pub compact: bool,
     /// `validate.deep`: walk compressed batches too.
     pub deep: bool,
+    /// `compression.type` other than `producer`.
+    pub compression: Option<Compression>,
 }

@@ -105,18 +105,22 @@ impl Shard {
             log_append_time: rules.log.log_append_time,
             compact: rules.compact,
             deep: rules.deep,
+            compression: rules.compression,
             now_ms: cx.wall_ms,
         };
         let log_start = self.store.bounds(slot).log_start.get().0;
-        let batch = batch::accept(part.records, &limits).map_err(|refusal| ProduceOutcome {
-            record: refusal.record,
+        let refused = |refusal: batch::Refusal| ProduceOutcome {
+            records: refusal.records,
             log_start: if refusal.with_log_start { log_start } else { -1 },
             ..ProduceOutcome::refused(refusal.error, refusal.message)
-        })?;
-        if batch.is_transactional() {
+        };
+        let accepted = batch::accept(part.records, &limits).map_err(refused)?;
+        if accepted.batch.is_transactional() {
             return Err(ProduceOutcome::refused(Refused::TransactionalIdAuthorizationFailed, None));
         }
-        let appended = match self.store.append(slot, part.records, cx.pool, cx.now, cx.wall_ms) {
+        let rewritten = batch::rewrite(&accepted, &limits).map_err(refused)?;
+        let stored = rewritten.as_deref().unwrap_or(accepted.batch.bytes());
+        let appended = match self.store.append(slot, stored, cx.pool, cx.now, cx.wall_ms) {
             Ok(appended) => appended,
             Err(NotAppended::Refused(error)) => {
                 return Err(ProduceOutcome { log_start, ..ProduceOutcome::refused(error, None) });
@@ -131,10 +135,10 @@ impl Shard {
             error: None,
             base_offset: appended.base_offset.0,
             // As Kafka: a duplicate is answered with the time of the batch that was kept.
-            append_time_ms: if appended.duplicate { batch.max_timestamp() } else { appended.append_time_ms },
+            append_time_ms: if appended.duplicate { max_timestamp(stored) } else { appended.append_time_ms },
             log_start: self.store.bounds(slot).log_start.get().0,
             message: None,
-            record: None,
+            records: Vec::new(),
         };
         Ok((slot, appended.next_offset, outcome))
     }
@@ -208,4 +212,9 @@ impl Shard {
             self.reply_stamped(state.ticket, ReplyBody::Produce(state.outcomes), state.stamps);
         }
     }
+}
+
+/// The largest timestamp that the header of a sound batch tells.
+fn max_timestamp(batch: &[u8]) -> i64 {
+    batch::Batch::only(batch).map_or(batch::NO_TIMESTAMP, |batch| batch.max_timestamp())
 }

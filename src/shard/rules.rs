@@ -4,6 +4,7 @@ use crate::config::broker::BrokerConfig;
 use crate::config::topic::{self, TopicConfig};
 use crate::log::store::{Durability, LogConfig};
 use crate::router::message::PartitionRules;
+use crate::wire::codec::{Codec, Compression};
 
 pub fn of(topic: &TopicConfig, broker: &BrokerConfig) -> PartitionRules {
     PartitionRules {
@@ -28,6 +29,13 @@ pub fn of(topic: &TopicConfig, broker: &BrokerConfig) -> PartitionRules {
         timestamp_before_max_ms: topic.timestamp_before_max_ms,
         timestamp_after_max_ms: topic.timestamp_after_max_ms,
         compact: topic.compact,
+        compression: topic.compression.as_ref().and_then(|(name, level)| compression(name, *level)),
         deep: broker.validate_deep,
     }
+}
+
+/// Topics say `uncompressed` where clients say `none`.
+fn compression(name: &str, level: Option<i32>) -> Option<Compression> {
+    let codec = if name == "uncompressed" { Some(Codec::None) } else { Codec::from_name(name) };
+    codec.map(|codec| Compression { codec, level })
 }

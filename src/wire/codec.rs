@@ -2,7 +2,7 @@
 //! that could be trusted, so output is made in steps and stops at the budget.
 //!
 //! Not a hot path on plaintext produce and fetch: batches are stored as the producer compressed them. Used by deep checks,
-//! time search, tools and tests.
+//! topics with a codec of their own, time search, tools and tests.
 
 use std::io::{self, Read, Write};
 
@@ -20,6 +20,9 @@ pub const DECOMPRESSED_BYTES_FLOOR: usize = 1024 * 1024;
 
 /// Largest zstd window, as a power of two: 8 MiB, what level 19 uses. A larger one is memory that a peer chooses.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// Highest zstd level whose window stays within that; above it the window is set, so that every reader of ours takes what we write.
+const ZSTD_LEVEL_WINDOWED_MAX: i32 = 19;
 
 /// Output is made in steps of this size, with a look at the budget after each.
 const STEP_BYTES: usize = 64 * 1024;
@@ -78,6 +81,20 @@ impl Codec {
     }
 }
 
+/// How bytes are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compression {
+    pub codec: Codec,
+    /// Of gzip (1 to 9) and zstd (up to 22, negative ones are fast); none for the codec's default. The others have one level here.
+    pub level: Option<i32>,
+}
+
+impl From<Codec> for Compression {
+    fn from(codec: Codec) -> Compression {
+        Compression { codec, level: None }
+    }
+}
+
 /// Bytes that `compressed_bytes` may decompress to.
 pub fn budget(compressed_bytes: usize) -> usize {
     compressed_bytes.saturating_mul(RATIO_MAX).clamp(DECOMPRESSED_BYTES_FLOOR, DECOMPRESSED_BYTES_MAX)
@@ -115,12 +132,15 @@ pub fn reader<'a>(codec: Codec, input: &'a [u8], budget: usize) -> io::Result<Bo
     })
 }
 
-/// Appends the compressed `input` to `out`, at the codec's default level, in the shape that Kafka's Java client writes.
-pub fn compress(codec: Codec, input: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    match codec {
+/// Appends the compressed `input` to `out`, in the shape that Kafka's Java client writes.
+pub fn compress(compression: Compression, input: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let level = compression.level;
+    match compression.codec {
         Codec::None => out.extend_from_slice(input),
         Codec::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+            let level = level.and_then(|level| u32::try_from(level).ok()).filter(|level| *level <= 9);
+            let level = level.map_or(flate2::Compression::default(), flate2::Compression::new);
+            let mut encoder = flate2::write::GzEncoder::new(out, level);
             encoder.write_all(input)?;
             encoder.finish()?;
         }
@@ -143,7 +163,11 @@ pub fn compress(codec: Codec, input: &[u8], out: &mut Vec<u8>) -> io::Result<()>
             encoder.finish()?;
         }
         Codec::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(out, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+            let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
+            let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
+            if level > ZSTD_LEVEL_WINDOWED_MAX {
+                encoder.window_log(ZSTD_WINDOW_LOG_MAX)?;
+            }
             encoder.write_all(input)?;
             encoder.finish()?;
         }

@@ -106,7 +106,7 @@ fn batch_set(data: &[u8]) {
         }
         assert!(scratch.len() <= codec::budget(batch.payload().len()) + 64 * 1024);
     }
-    for compact in [false, true] {
+    for (compact, codec) in [(false, None), (true, None), (false, Some(codec::Codec::Lz4))] {
         let limits = Accept {
             produce_version: 13,
             max_message_bytes: 1_048_588,
@@ -116,14 +116,21 @@ fn batch_set(data: &[u8]) {
             log_append_time: false,
             compact,
             deep: false,
+            compression: codec.map(codec::Compression::from),
             now_ms: 0,
         };
-        if let Ok(batch) = batch::accept(data, &limits)
-            && (compact || batch.codec() == Some(codec::Codec::None))
-        {
+        let Ok(accepted) = batch::accept(data, &limits) else { continue };
+        let batch = accepted.batch;
+        let walk = |batch: &batch::Batch<'_>| {
             let mut scratch = Vec::new();
-            let walked = records::open(&batch, &mut scratch).map(|walk| walk.flatten().count());
-            assert_eq!(walked, Ok(batch.count() as usize), "accepted, but not to be walked");
+            records::open(batch, &mut scratch).map(|walk| walk.flatten().count())
+        };
+        if compact || accepted.change.is_some() || batch.codec() == Some(codec::Codec::None) {
+            assert_eq!(walk(&batch), Ok(batch.count() as usize), "accepted, but not to be walked");
+        }
+        if let Ok(Some(stored)) = batch::rewrite(&accepted, &limits) {
+            let again = batch::accept(&stored, &limits).expect("what is stored is sound");
+            assert_eq!((again.change, walk(&again.batch)), (None, Ok(batch.count() as usize)));
         }
     }
 }

@@ -468,7 +468,7 @@ fn decompression_stops_at_its_budget() {
     let zeros = vec![0; 4 << 20];
     for codec in [codec::Codec::Gzip, codec::Codec::Snappy, codec::Codec::Lz4, codec::Codec::Zstd] {
         let (mut packed, mut out) = (Vec::new(), Vec::new());
-        codec::compress(codec, &zeros, &mut packed).expect("compresses");
+        codec::compress(codec.into(), &zeros, &mut packed).expect("compresses");
         assert_eq!(codec::decompress(codec, &packed, &mut out, zeros.len()), Ok(()), "{}", codec.name());
         assert_eq!(out.len(), zeros.len());
         for budget in [0, 1, 100_000, zeros.len() - 1] {
@@ -490,7 +490,7 @@ fn decompression_stops_at_its_budget() {
 fn snappy_is_read_raw_framed_and_concatenated() {
     let text = b"the same text, the same text, the same text".repeat(2000);
     let (mut framed, mut out) = (Vec::new(), Vec::new());
-    codec::compress(codec::Codec::Snappy, &text, &mut framed).expect("compresses");
+    codec::compress(codec::Codec::Snappy.into(), &text, &mut framed).expect("compresses");
     let raw = snap::raw::Encoder::new().compress_vec(&text).expect("compresses");
     codec::decompress(codec::Codec::Snappy, &raw, &mut out, 1 << 20).expect("raw");
     assert_eq!(out, text);

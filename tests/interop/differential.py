@@ -51,11 +51,6 @@ EXCEPTIONS: list[tuple[str, str]] = [
     ("batches.wrong: control and transactional bits*", "refused either way: 87 before 53"),
     ("batches.wrong: producer id -2*", "Kafka takes any negative id as none"),
     ("batches.wrong: LogAppendTime bit*", "corelog refuses the bit from a client (32), Kafka ignores it"),
-    ("batches.wrong: timestamp -2: read back*", "Kafka rewrites maxTimestamp; corelog keeps what was sent"),
-    ("batches.wrong: max timestamp *: read back*", "Kafka rewrites maxTimestamp; corelog keeps what was sent"),
-    ("batches.compacted: keys missing*", "Kafka lists every bad record, corelog the first"),
-    ("batches.timestamps: too *", "Kafka lists every bad record, corelog the first"),
-    ("batches.compression_type: *", "not recompressed: compression.type of a topic has no effect yet"),
     ("fetch.partition_order: partition twice*", "Kafka answers a partition that is named twice once"),
     ("createtopics.names: __cluster_metadata*", "no topic of corelog's: an ordinary name"),
 ]

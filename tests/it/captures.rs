@@ -197,6 +197,7 @@ fn limits(produce_version: i16, now_ms: i64) -> Accept {
         log_append_time: false,
         compact: false,
         deep: false,
+        compression: None,
         now_ms,
     }
 }

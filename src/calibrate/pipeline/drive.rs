@@ -1,22 +1,19 @@
-//! Load on a bare pipeline: a fixed number of connections, each with a fixed number of requests in flight (a closed loop).
+//! Load on a bare pipeline in this process: the load generator's closed loop on the one side, a server's thread on the other.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
-use super::frames::{HEADER_BYTES, Header, REPLY_BYTES};
 use super::{Args, FILE_NAME, failed, open};
 use crate::base::error::Fatal;
-use crate::base::limits::BLOCK_BYTES;
-use crate::io::buffer::BlockSlice;
 use crate::io::uring::{Config, Uring};
-use crate::io::{ConnId, Done, Errno, Mono, Op, Payload, SendChain, SendPart, Token, Wait};
+use crate::io::{Errno, Wait};
+use crate::loadgen::engine::{Seen, Worker};
+use crate::loadgen::talk::{BareTalk, Talk, into_blocks};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
@@ -82,7 +79,7 @@ pub fn measure(args: &Args, load: &Load) -> Result<Measured, Fatal> {
         }
     });
     let measured = match started.recv() {
-        Ok((addr, stat)) => Driver::new(addr, load).and_then(|mut driver| driver.measure(load, &stat)),
+        Ok((addr, stat)) => drive(addr, load, &stat),
         Err(_) => Err(failed("the server", Errno::IO)),
     };
     stop.store(true, Ordering::Relaxed);
@@ -97,159 +94,59 @@ pub fn measure(args: &Args, load: &Load) -> Result<Measured, Fatal> {
     Ok(measured)
 }
 
-struct Driver {
-    uring: Uring,
-    conns: Vec<Conn>,
-    payload: Vec<BlockSlice>,
-    header: Header,
-    latency_ns: Histogram<u64>,
-    done: Vec<Done>,
+/// Warms up, then measures; the CPU time is that of the server's thread in the window.
+fn drive(addr: SocketAddr, load: &Load, stat: &str) -> Result<Measured, Fatal> {
+    let worker = connected(addr, load)?;
+    let begin = Instant::now() + Duration::from_millis(load.warm_up_ms);
+    let end = begin + Duration::from_millis(load.measured_ms);
+    let (seen, cpu_ns) = thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let at = |moment: Instant| {
+                thread::sleep(moment.saturating_duration_since(Instant::now()));
+                thread_cpu_ns(stat)
+            };
+            let before = at(begin);
+            at(end).saturating_sub(before)
+        });
+        (worker.run(begin, end), watcher.join().unwrap_or(0))
+    });
+    Ok(measured(&seen.map_err(lost)?, (end - begin).as_secs_f64(), cpu_ns as f64))
 }
 
-struct Conn {
-    id: ConnId,
-    seq: u64,
-    /// When each request in flight was made.
-    sent: VecDeque<Mono>,
-    /// Requests that wait for the send in flight.
-    owed: usize,
-    sending: bool,
-    /// Bytes of a reply that has not arrived whole.
-    partial: usize,
+fn connected(addr: SocketAddr, load: &Load) -> Result<Worker, Fatal> {
+    let config = Config { pool_bytes: 16 << 20, cpu: load.cpu, ..Config::default() };
+    let mut uring = Uring::new(config)?;
+    uring.grow_pool();
+    let payload: Vec<u8> = (0..load.payload_bytes).map(|i| ((i * 7) >> 3) as u8).collect();
+    let slices = into_blocks(uring.pool(), &payload).ok_or_else(|| failed("a block", Errno::NOMEM))?;
+    let crc = crc32c::crc32c(&payload);
+    let mut worker = Worker::new(uring);
+    for _ in 0..load.conns {
+        let talk = Talk::Bare(BareTalk::new(slices.clone(), crc));
+        worker.connect(addr, talk, load.depth).map_err(|e| failed("connect", e))?;
+    }
+    Ok(worker)
 }
 
-const RECV: u64 = 1 << 32;
-const SEND: u64 = 2 << 32;
-
-impl Driver {
-    fn new(addr: SocketAddr, load: &Load) -> Result<Driver, Fatal> {
-        let config = Config { pool_bytes: 16 << 20, cpu: load.cpu, ..Config::default() };
-        let mut uring = Uring::new(config)?;
-        uring.grow_pool();
-        let mut payload = Vec::new();
-        let mut crc = 0;
-        let mut left = load.payload_bytes;
-        while left > 0 {
-            let mut block = uring.pool().take().ok_or_else(|| failed("a block", Errno::NOMEM))?;
-            let len = left.min(BLOCK_BYTES);
-            block.append(&(0..len).map(|i| ((i * 7) >> 3) as u8).collect::<Vec<u8>>());
-            payload.push(block.slice(0..len));
-            crc = crc32c::crc32c_append(crc, payload.last().map_or(&[], |slice| &**slice));
-            left -= len;
-        }
-        let header = Header { payload_bytes: load.payload_bytes as u32, crc, seq: 0 };
-        let latency_ns =
-            Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("up to a minute, three digits");
-        let mut driver = Driver { uring, conns: Vec::new(), payload, header, latency_ns, done: Vec::new() };
-        for i in 0..load.conns {
-            let id = driver.uring.connect(addr).map_err(|e| failed("connect", e))?;
-            driver.uring.push(Op::Recv { conn: id }, Token(RECV | i as u64));
-            let sent = VecDeque::with_capacity(load.depth);
-            driver.conns.push(Conn { id, seq: 0, sent, owed: load.depth, sending: false, partial: 0 });
-        }
-        Ok(driver)
+fn measured(seen: &Seen, seconds: f64, cpu_ns: f64) -> Measured {
+    let requests = seen.records;
+    let quantile = |q: f64| seen.service.value_at_quantile(q) as f64 / 1e3;
+    Measured {
+        requests,
+        requests_per_s: requests as f64 / seconds,
+        payload_bytes_per_s: seen.bytes as f64 / seconds,
+        p50_us: quantile(0.5),
+        p99_us: quantile(0.99),
+        p999_us: quantile(0.999),
+        server_us_per_request: cpu_ns / 1e3 / requests.max(1) as f64,
+        server_busy: cpu_ns / 1e9 / seconds,
+        requests_per_round: 0.0,
+        bytes_per_write: 0.0,
     }
+}
 
-    fn measure(&mut self, load: &Load, stat: &str) -> Result<Measured, Fatal> {
-        (0..self.conns.len()).for_each(|i| self.send(i));
-        self.drive(load.warm_up_ms)?;
-        self.latency_ns.reset();
-        let (start, cpu_ns) = (self.uring.now(), thread_cpu_ns(stat));
-        self.drive(load.measured_ms)?;
-        let seconds = (self.uring.now().0 - start.0) as f64 / 1e9;
-        let cpu_ns = (thread_cpu_ns(stat) - cpu_ns) as f64;
-        let requests = self.latency_ns.len();
-        let quantile = |q: f64| self.latency_ns.value_at_quantile(q) as f64 / 1e3;
-        Ok(Measured {
-            requests,
-            requests_per_s: requests as f64 / seconds,
-            payload_bytes_per_s: (requests * load.payload_bytes as u64) as f64 / seconds,
-            p50_us: quantile(0.5),
-            p99_us: quantile(0.99),
-            p999_us: quantile(0.999),
-            server_us_per_request: cpu_ns / 1e3 / requests.max(1) as f64,
-            server_busy: cpu_ns / 1e9 / seconds,
-            requests_per_round: 0.0,
-            bytes_per_write: 0.0,
-        })
-    }
-
-    fn drive(&mut self, ms: u64) -> Result<(), Fatal> {
-        let until = self.uring.now().plus_ms(ms);
-        loop {
-            let mut done = std::mem::take(&mut self.done);
-            self.uring.turn(Wait::Until(until), &mut done);
-            let now = self.uring.now();
-            for completion in done.drain(..) {
-                let i = (completion.token.0 & 0xffff_ffff) as usize;
-                match completion.token.0 - i as u64 {
-                    RECV => self.received(i, completion, now)?,
-                    _ => self.sent(i, completion)?,
-                }
-            }
-            self.done = done;
-            if now >= until {
-                return Ok(());
-            }
-        }
-    }
-
-    fn received(&mut self, i: usize, done: Done, now: Mono) -> Result<(), Fatal> {
-        let conn = &mut self.conns[i];
-        match (done.result, done.payload) {
-            (_, Payload::Received(piece)) => {
-                let bytes = conn.partial + piece.len();
-                conn.partial = bytes % REPLY_BYTES;
-                for _ in 0..bytes / REPLY_BYTES {
-                    let sent = conn
-                        .sent
-                        .pop_front()
-                        .ok_or_else(|| failed("a reply nobody waits for", Errno::INVAL))?;
-                    self.latency_ns.saturating_record(now.0 - sent.0);
-                    conn.owed += 1;
-                }
-            }
-            (Err(Errno::NOBUFS), _) => {}
-            (result, _) => return Err(failed("receiving replies", result.err().unwrap_or(Errno::CONNRESET))),
-        }
-        if !done.more {
-            self.uring.push(Op::Recv { conn: conn.id }, Token(RECV | i as u64));
-        }
-        self.send(i);
-        Ok(())
-    }
-
-    fn sent(&mut self, i: usize, done: Done) -> Result<(), Fatal> {
-        let conn = &mut self.conns[i];
-        let Payload::Sent(mut chain) = done.payload else { unreachable!("a send hands its chain back") };
-        chain.advance(done.result.map_err(|e| failed("sending requests", e))? as usize);
-        conn.sending = false;
-        if !chain.is_done() {
-            conn.sending = true;
-            self.uring.push(Op::Send { conn: conn.id, chain }, Token(SEND | i as u64));
-        }
-        self.send(i);
-        Ok(())
-    }
-
-    /// Sends the requests that the connection may have in flight.
-    fn send(&mut self, i: usize) {
-        let conn = &mut self.conns[i];
-        if conn.sending || conn.owed == 0 {
-            return;
-        }
-        let now = self.uring.now();
-        let mut chain = SendChain::default();
-        for _ in 0..std::mem::take(&mut conn.owed) {
-            let header: [u8; HEADER_BYTES] = Header { seq: conn.seq, ..self.header }.bytes();
-            chain.push(SendPart::Bytes(header.to_vec()));
-            self.payload.iter().for_each(|slice| chain.push(SendPart::Block(slice.clone())));
-            conn.seq += 1;
-            conn.sent.push_back(now);
-        }
-        conn.sending = true;
-        self.uring.push(Op::Send { conn: conn.id, chain }, Token(SEND | i as u64));
-    }
+fn lost(what: String) -> Fatal {
+    Fatal { found: what, ..failed("the load on the pipeline", Errno::IO) }
 }
 
 /// Where the calling thread's CPU time is told: the first field of `schedstat`, in nanoseconds.

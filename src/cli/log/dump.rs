@@ -19,9 +19,7 @@ pub fn run(args: &LogArgs, source: &mut IoSource<'_>, partitions: &[PartitionDir
             let mut out = String::new();
             let mut failure = None;
             let mut each = |item: Item| {
-                let line = line(args.format, &partition.name, &segment.name, &item);
-                out.push_str(&line);
-                out.push('\n');
+                out.push_str(&line(args.format, &partition.name, &segment.name, &item));
                 if out.len() >= OUTPUT_BYTES && failure.is_none() {
                     failure = print(&out).err();
                     out.clear();
@@ -33,13 +31,11 @@ pub fn run(args: &LogArgs, source: &mut IoSource<'_>, partitions: &[PartitionDir
                 return Err(failure);
             }
             if let Some((position, stop)) = end {
-                out.push_str(&match args.format {
-                    Format::Text => format!("{}/{} end position={position} {}\n", partition.name, segment.name, stop.text()),
-                    Format::Json => format!(
-                        "{}\n",
-                        json!({ "kind": "end", "partition": partition.name, "segment": segment.name, "position": position, "why": stop.text() })
-                    ),
-                });
+                let (partition, segment) = (&partition.name, &segment.name);
+                out.push_str(&args.format.line(
+                    || format!("{partition}/{segment} end position={position} {}", stop.text()),
+                    || json!({ "kind": "end", "partition": partition, "segment": segment, "position": position, "why": stop.text() }),
+                ));
             }
             print(&out)?;
         }
@@ -81,16 +77,9 @@ fn line(format: Format, partition: &str, segment: &str, item: &Item) -> String {
             ],
         ),
     };
-    match format {
-        Format::Json => {
-            let place = [("kind", json!(kind)), ("partition", json!(partition)), ("segment", json!(segment))];
-            let all = place.into_iter().chain(fields).map(|(name, value)| (name.to_string(), value));
-            Value::Object(all.collect()).to_string()
-        }
-        Format::Text => {
-            let shown = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
-            let pairs = fields.iter().map(|(name, value)| format!(" {name}={}", shown(value)));
-            format!("{partition}/{segment} {kind}{}", pairs.collect::<String>())
-        }
-    }
+    let shown = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
+    let pairs = || fields.iter().map(|(name, value)| format!(" {name}={}", shown(value))).collect::<String>();
+    let place = [("kind", json!(kind)), ("partition", json!(partition)), ("segment", json!(segment))];
+    let all = || place.iter().chain(&fields).map(|(name, value)| (name.to_string(), value.clone()));
+    format.line(|| format!("{partition}/{segment} {kind}{}", pairs()), || Value::Object(all().collect()))
 }

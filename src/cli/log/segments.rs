@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{LogArgs, PartitionDir, unreadable};
 use crate::broker::source::IoSource;
 use crate::cli::exit::Outcome;
-use crate::cli::output::{Format, Table, print, print_json};
+use crate::cli::output::Table;
 use crate::log::inspect::{self, NoHeader, SegmentFile};
 
 pub fn run(args: &LogArgs, source: &mut IoSource<'_>, partitions: &[PartitionDir]) -> Outcome {
@@ -34,10 +34,7 @@ pub fn run(args: &LogArgs, source: &mut IoSource<'_>, partitions: &[PartitionDir
             }));
         }
     }
-    match args.format {
-        Format::Text => print(&table.render()),
-        Format::Json => print_json(&json!(list)),
-    }
+    args.format.print(|| table.render(), || json!(list))
 }
 
 fn state(segment: &SegmentFile) -> String {

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{LogArgs, PartitionDir, unreadable};
 use crate::broker::source::IoSource;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::output::{Format, Progress, Table, print, print_json, say};
+use crate::cli::output::{Progress, Table, say};
 use crate::log::inspect;
 
 pub fn run(args: &LogArgs, source: &mut IoSource<'_>, partitions: &[PartitionDir]) -> Outcome {
@@ -33,10 +33,7 @@ pub fn run(args: &LogArgs, source: &mut IoSource<'_>, partitions: &[PartitionDir
         unfinished.extend(found.unfinished.map(|place| place.to_string()));
     }
     progress.clear();
-    match args.format {
-        Format::Text => print(&table.render())?,
-        Format::Json => print_json(&json!(list))?,
-    }
+    args.format.print(|| table.render(), || json!(list))?;
     for place in unfinished {
         say(&format!("unfinished, as a crash leaves it; the next start cuts it off: {place}"));
     }

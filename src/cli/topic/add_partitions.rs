@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::exit::Outcome;
-use crate::cli::output::{Format, print, print_json};
+use crate::cli::output::Format;
 use crate::cli::target::Target;
 use crate::client::cluster::Cluster;
 
@@ -29,8 +29,8 @@ pub fn run(args: &AddPartitionsArgs) -> Outcome {
     let present = cluster.topic(&args.name)?.partitions.len() as i32;
     let count = present.saturating_add(args.num);
     cluster.create_partitions(&args.name, count)?;
-    match args.format {
-        Format::Text => print(&format!("{} has {count} partitions\n", args.name)),
-        Format::Json => print_json(&json!({ "topic": args.name, "partitions": count })),
-    }
+    args.format.print(
+        || format!("{} has {count} partitions\n", args.name),
+        || json!({ "topic": args.name, "partitions": count }),
+    )
 }

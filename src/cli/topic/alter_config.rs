@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::key_value;
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::output::{Format, print, print_json};
+use crate::cli::output::Format;
 use crate::cli::target::Target;
 use crate::client::admin::Change;
 
@@ -40,10 +40,8 @@ pub fn run(args: &AlterConfigArgs) -> Outcome {
     for name in &args.names {
         cluster.alter_topic(name, &changes)?;
     }
-    match args.format {
-        Format::Text => print(&args.names.iter().map(|n| format!("{n} changed\n")).collect::<String>()),
-        Format::Json => {
-            print_json(&args.names.iter().map(|n| json!({ "topic": n, "status": "changed" })).collect())
-        }
-    }
+    args.format.print(
+        || args.names.iter().map(|n| format!("{n} changed\n")).collect(),
+        || args.names.iter().map(|n| json!({ "topic": n, "status": "changed" })).collect(),
+    )
 }

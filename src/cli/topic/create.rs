@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::key_value;
 use crate::cli::exit::Outcome;
-use crate::cli::output::{Format, Table, print, print_json};
+use crate::cli::output::{Format, Table};
 use crate::cli::target::Target;
 use crate::client::admin::{Created, NewTopic};
 use crate::client::error::ClientError;
@@ -68,10 +68,7 @@ pub fn run(args: &CreateArgs) -> Outcome {
             "topic": name, "status": status, "partitions": created.partitions, "replicas": created.replication,
         }));
     }
-    match args.format {
-        Format::Text => print(&table.render()),
-        Format::Json => print_json(&json!(results)),
-    }
+    args.format.print(|| table.render(), || json!(results))
 }
 
 fn is_there(error: &ClientError) -> bool {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::confirm;
 use crate::cli::exit::Outcome;
-use crate::cli::output::{Format, print, print_json};
+use crate::cli::output::Format;
 use crate::cli::target::Target;
 use crate::client::cluster::Cluster;
 
@@ -41,10 +41,8 @@ pub fn run(args: &DeleteArgs) -> Outcome {
             cluster.delete_topic(name)?;
         }
     }
-    match args.format {
-        Format::Text => print(&args.names.iter().map(|n| format!("{n} {status}\n")).collect::<String>()),
-        Format::Json => {
-            print_json(&args.names.iter().map(|n| json!({ "topic": n, "status": status })).collect())
-        }
-    }
+    args.format.print(
+        || args.names.iter().map(|n| format!("{n} {status}\n")).collect(),
+        || args.names.iter().map(|n| json!({ "topic": n, "status": status })).collect(),
+    )
 }

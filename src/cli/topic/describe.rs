@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::exit::Outcome;
-use crate::cli::output::{Format, Table, print, print_json};
+use crate::cli::output::{Format, Table};
 use crate::cli::target::Target;
 use crate::client::admin::Config;
 use crate::client::cluster::{Cluster, Topic};
@@ -33,10 +33,7 @@ pub fn run(args: &DescribeArgs) -> Outcome {
     let topic = cluster.topic(&args.name)?;
     let configs = cluster.topic_configs(&args.name)?;
     let ranges = cluster.offset_ranges(&args.name)?;
-    match args.format {
-        Format::Text => print(&text(args, &topic, &configs, &ranges)),
-        Format::Json => print_json(&as_json(&topic, &configs, &ranges)),
-    }
+    args.format.print(|| text(args, &topic, &configs, &ranges), || as_json(&topic, &configs, &ranges))
 }
 
 fn text(
@@ -64,12 +61,23 @@ fn text(
         table.row(&[config.name.clone(), value, config.source.to_string()]);
     }
     text.push_str(&format!("\nCONFIGS\n{}", table.render()));
-    let mut table = Table::new(&["PARTITION", "LEADER", "EPOCH", "REPLICAS", "START", "END"]);
+    let wide = args.format == Format::Wide;
+    let headers = ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "START", "END", "IN SYNC", "RECORDS"];
+    let mut table = Table::new(if wide { &headers } else { &headers[..6] });
     for p in &topic.partitions {
         let (start, end) = ranges.get(&p.index).copied().unwrap_or((-1, -1));
-        let replicas = format!("{:?}", p.replicas);
-        let cells = [p.index.to_string(), p.leader.to_string(), p.leader_epoch.to_string(), replicas];
-        table.row(&[&cells[..], &[start.to_string(), end.to_string()]].concat());
+        let mut cells = vec![
+            p.index.to_string(),
+            p.leader.to_string(),
+            p.leader_epoch.to_string(),
+            format!("{:?}", p.replicas),
+            start.to_string(),
+            end.to_string(),
+        ];
+        if wide {
+            cells.extend([format!("{:?}", p.in_sync), (end - start).to_string()]);
+        }
+        table.row(&cells);
     }
     text.push_str(&format!("\nPARTITIONS\n{}", table.render()));
     text

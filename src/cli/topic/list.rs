@@ -4,8 +4,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::exit::Outcome;
-use crate::cli::output::{Format, Table, print, print_json};
+use crate::cli::output::{Format, Table};
 use crate::cli::target::Target;
+use crate::client::cluster::Topic;
 
 #[derive(Args, Debug)]
 pub struct ListArgs {
@@ -21,19 +22,31 @@ pub struct ListArgs {
 pub fn run(args: &ListArgs) -> Outcome {
     let mut topics = args.target.cluster()?.list_topics()?;
     topics.retain(|t| args.internal || !t.internal);
-    if args.format == Format::Json {
-        let list = topics.iter().map(|t| {
-            json!({
-                "topic": t.name, "id": t.id.to_kafka_text(), "partitions": t.partitions.len(),
-                "replicas": t.partitions.first().map_or(0, |p| p.replicas.len()), "internal": t.internal,
-            })
-        });
-        return print_json(&list.collect());
+    args.format.print(|| table(args.format, &topics), || topics.iter().map(as_json).collect())
+}
+
+fn replicas(topic: &Topic) -> usize {
+    topic.partitions.first().map_or(0, |p| p.replicas.len())
+}
+
+fn as_json(topic: &Topic) -> serde_json::Value {
+    json!({
+        "topic": topic.name, "id": topic.id.to_kafka_text(), "partitions": topic.partitions.len(),
+        "replicas": replicas(topic), "internal": topic.internal,
+    })
+}
+
+fn table(format: Format, topics: &[Topic]) -> String {
+    let wide = format == Format::Wide;
+    let headers = ["NAME", "PARTITIONS", "REPLICAS", "ID", "INTERNAL"];
+    let mut table = Table::new(if wide { &headers } else { &headers[..3] });
+    for topic in topics {
+        let mut cells =
+            vec![topic.name.clone(), topic.partitions.len().to_string(), replicas(topic).to_string()];
+        if wide {
+            cells.extend([topic.id.to_kafka_text(), topic.internal.to_string()]);
+        }
+        table.row(&cells);
     }
-    let mut table = Table::new(&["NAME", "PARTITIONS", "REPLICAS"]);
-    for topic in &topics {
-        let replicas = topic.partitions.first().map_or(0, |p| p.replicas.len());
-        table.row(&[topic.name.clone(), topic.partitions.len().to_string(), replicas.to_string()]);
-    }
-    print(&table.render())
+    table.render()
 }

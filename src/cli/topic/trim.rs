@@ -6,7 +6,7 @@ use serde_json::json;
 use super::confirm;
 use crate::cli::consume_from::{self, From};
 use crate::cli::exit::Outcome;
-use crate::cli::output::{Format, Table, print, print_json};
+use crate::cli::output::{Format, Table};
 use crate::cli::target::Target;
 use crate::client::cluster::Cluster;
 
@@ -58,10 +58,8 @@ pub fn run(args: &TrimArgs) -> Outcome {
         results
             .push(json!({ "partition": partition, "old_start": start, "new_start": new_start, "end": end }));
     }
-    match args.format {
-        Format::Text => print(&table.render()),
-        Format::Json => {
-            print_json(&json!({ "topic": args.name, "dry_run": args.dry_run, "partitions": results }))
-        }
-    }
+    args.format.print(
+        || table.render(),
+        || json!({ "topic": args.name, "dry_run": args.dry_run, "partitions": results }),
+    )
 }

@@ -130,14 +130,15 @@ impl Waiting {
         for (topic, partitions) in self.asked.each_topic() {
             writer.topic(topic, partitions);
             for (index, outcome) in parts.by_ref().take(partitions) {
-                let blamed = outcome.record.map(|record| (record, outcome.message));
+                let blamed: Vec<_> =
+                    outcome.records.iter().map(|(index, why)| (*index, Some(*why))).collect();
                 writer.partition(&ProducedPartition {
                     index,
                     error_code: error_code(outcome.error),
                     base_offset: outcome.base_offset,
                     log_append_time_ms: outcome.append_time_ms,
                     log_start_offset: outcome.log_start,
-                    record_errors: blamed.as_slice(),
+                    record_errors: &blamed,
                     error_message: outcome.message,
                     current_leader: None,
                 });

@@ -1,8 +1,9 @@
-//! Builds record batches: for our own client, tools and tests. A broker never builds a data batch, it stores what was sent.
+//! Builds record batches: for our own client, tools and tests, and for topics that store another codec than was sent. Otherwise a
+//! broker builds no data batch, it stores what was sent.
 
 use crate::base::limits::BATCH_HEADER_BYTES;
 use crate::wire::batch::{LENGTH_OVERHEAD, MAGIC, NO_TIMESTAMP, TRANSACTIONAL};
-use crate::wire::codec::{self, Codec};
+use crate::wire::codec::{self, Codec, Compression};
 use crate::wire::error::WireError;
 
 /// The leader epoch of a batch that no broker has placed.
@@ -21,7 +22,7 @@ pub struct NewRecord<'a> {
 /// Collects records and writes them as one batch; reusable, and then without allocating.
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
-    codec: Codec,
+    compression: Compression,
     extra_attributes: i16,
     producer_id: i64,
     producer_epoch: i16,
@@ -38,7 +39,7 @@ impl BatchBuilder {
     /// An empty batch at offset 0, without producer id.
     pub fn new(codec: Codec) -> BatchBuilder {
         BatchBuilder {
-            codec,
+            compression: codec.into(),
             extra_attributes: 0,
             producer_id: -1,
             producer_epoch: -1,
@@ -50,6 +51,12 @@ impl BatchBuilder {
             base_timestamp: NO_TIMESTAMP,
             max_timestamp: NO_TIMESTAMP,
         }
+    }
+
+    /// Sets the codec's level; without one it is the codec's default.
+    pub fn level(mut self, level: Option<i32>) -> BatchBuilder {
+        self.compression.level = level;
+        self
     }
 
     /// Makes this and the following batches those of an idempotent producer. `finish` moves the sequence on.
@@ -113,7 +120,7 @@ impl BatchBuilder {
         out.extend_from_slice(&self.leader_epoch.to_be_bytes());
         out.push(MAGIC);
         out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&(self.codec as i16 | self.extra_attributes).to_be_bytes());
+        out.extend_from_slice(&(self.compression.codec as i16 | self.extra_attributes).to_be_bytes());
         out.extend_from_slice(&last_offset_delta.to_be_bytes());
         out.extend_from_slice(&self.base_timestamp.to_be_bytes());
         out.extend_from_slice(&self.max_timestamp.to_be_bytes());
@@ -121,7 +128,7 @@ impl BatchBuilder {
         out.extend_from_slice(&self.producer_epoch.to_be_bytes());
         out.extend_from_slice(&self.base_sequence.to_be_bytes());
         out.extend_from_slice(&self.count.to_be_bytes());
-        if let Err(e) = codec::compress(self.codec, &self.records, out) {
+        if let Err(e) = codec::compress(self.compression, &self.records, out) {
             out.truncate(start);
             return Err(WireError::Encode(e.to_string()));
         }

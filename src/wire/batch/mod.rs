@@ -14,13 +14,14 @@
 //!
 //! Non-obvious:
 //! - The CRC leaves out base offset, length, leader epoch and magic: a batch in the wrong place passes it.
-//! - maxTimestamp is what the producer said. For compressed batches nobody has compared it with the records: searches walk.
+//! - maxTimestamp is what the producer said. For compressed batches nobody need have compared it with the records: searches walk.
 //! - lastOffsetDelta + 1 is the count only until compaction: it keeps the offsets and drops records, perhaps all.
 //! - A batch with the delete horizon bit has the horizon as its base timestamp, and its deltas count from there.
 
 mod accept;
 pub mod build;
 pub mod records;
+mod rewrite;
 pub mod scan;
 mod search;
 #[cfg(test)]
@@ -30,8 +31,9 @@ use crate::base::error::Refused;
 use crate::base::limits::{BATCH_HEADER_BYTES, BATCH_UNCHECKED_BYTES};
 use crate::wire::codec::Codec;
 
-pub use accept::{Accept, Refusal, accept};
+pub use accept::{Accept, Accepted, Change, Refusal, accept};
 use records::Records;
+pub use rewrite::rewrite;
 pub use search::{find_max_timestamp, find_timestamp};
 
 /// The magic of the one batch format that we read and write.

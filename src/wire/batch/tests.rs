@@ -2,10 +2,11 @@
 
 use super::build::{BatchBuilder, NewRecord};
 use super::{
-    Accept, Batch, Refusal, accept, batches, find_max_timestamp, find_timestamp, records, scan, stamp,
+    Accept, Batch, Change, accept, batches, find_max_timestamp, find_timestamp, records, rewrite, scan, stamp,
 };
 use crate::base::error::Refused;
-use crate::wire::codec::Codec;
+use crate::base::limits::RECORD_ERRORS_MAX;
+use crate::wire::codec::{Codec, Compression};
 
 const LIMITS: Accept = Accept {
     produce_version: 9,
@@ -16,6 +17,7 @@ const LIMITS: Accept = Accept {
     log_append_time: false,
     compact: false,
     deep: false,
+    compression: None,
     now_ms: 1_000_000,
 };
 
@@ -120,7 +122,7 @@ fn times_are_found_record_by_record() {
 fn the_first_fault_in_kafkas_order_is_named() {
     let sound = build(Codec::None, &[(1, None), (2, None)]);
     let zstd = build(Codec::Zstd, &[(1, None)]);
-    assert_eq!(accept(&sound, &LIMITS).expect("sound").count(), 2);
+    assert_eq!(accept(&sound, &LIMITS).expect("sound").batch.count(), 2);
     let old = Accept { produce_version: 6, ..LIMITS };
     let small = Accept { max_message_bytes: sound.len() as i32 - 1, ..LIMITS };
     let offset = patch(&sound, 0, &5i64.to_be_bytes());
@@ -179,9 +181,11 @@ fn counts_that_lie_are_noticed() {
 #[test]
 fn compacted_topics_need_keys() {
     for codec in [Codec::None, Codec::Snappy] {
-        let bytes = build(codec, &[(1, Some(b"k")), (1, None)]);
+        let bytes = build(codec, &[(1, Some(b"k")), (1, None), (1, Some(b"k")), (1, None)]);
         let refusal = accept(&bytes, &Accept { compact: true, ..LIMITS }).err();
-        assert!(matches!(refusal, Some(Refusal { error: Refused::InvalidRecord, record: Some(1), .. })));
+        let refusal = refusal.expect("refused");
+        let named: Vec<i32> = refusal.records.iter().map(|(index, _)| *index).collect();
+        assert_eq!((refusal.error, named), (Refused::InvalidRecord, vec![1, 3]));
         assert_eq!(refused(&bytes, &LIMITS), None);
     }
 }
@@ -199,6 +203,111 @@ fn times_outside_the_window_are_refused() {
             assert_eq!(refused(&bytes, &Accept { log_append_time: true, ..window }), None);
         }
     }
+}
+
+#[test]
+fn each_bad_record_is_named_and_time_decides_the_error() {
+    let limits = Accept { compact: true, timestamp_before_max_ms: 1000, ..LIMITS };
+    let bytes = build(Codec::None, &[(1_000_000, None), (1, Some(b"k")), (1_000_000, Some(b"k")), (1, None)]);
+    let refusal = accept(&bytes, &limits).expect_err("refused");
+    let named: Vec<i32> = refusal.records.iter().map(|(index, _)| *index).collect();
+    assert_eq!((refusal.error, named), (Refused::InvalidTimestamp, vec![0, 1, 3]));
+    // Records that cannot be read come before all others.
+    let lying = patch(&patch(&bytes, 57, &5i32.to_be_bytes()), 23, &4i32.to_be_bytes());
+    let refusal = accept(&lying, &limits).expect_err("refused");
+    assert_eq!((refusal.error, refusal.records), (Refused::InvalidRecord, vec![]));
+    let many = build(Codec::Gzip, &vec![(1_000_000, None); RECORD_ERRORS_MAX + 10]);
+    let refusal = accept(&many, &limits).expect_err("refused");
+    assert_eq!((refusal.error, refusal.records.len()), (Refused::InvalidRecord, RECORD_ERRORS_MAX));
+}
+
+#[test]
+fn a_wrong_largest_timestamp_is_put_right_where_records_are_walked() {
+    for (codec, deep) in [(Codec::None, false), (Codec::Gzip, true)] {
+        let limits = Accept { deep, ..LIMITS };
+        let sound = build(codec, &[(500, None), (700, None), (600, None)]);
+        assert_eq!(accept(&sound, &limits).expect("sound").change, None);
+        // Also a time that no record could have: it is the header that is wrong.
+        for claimed in [100i64, 701, i64::MAX, -2] {
+            // Kafka drops the attribute bits that it does not know where it writes the batch anew.
+            let wrong = patch(&patch(&sound, 35, &claimed.to_be_bytes()), 21, &[0x40, 0x80 | codec as u8]);
+            let accepted = accept(&wrong, &limits).expect("taken");
+            assert_eq!(accepted.change, Some(Change::MaxTimestamp(700)), "{codec:?} {claimed}");
+            let stored = rewrite(&accepted, &limits).expect("rewritten").expect("another batch");
+            assert_eq!(stored, patch(&sound, 21, &[0, codec as u8]));
+            assert_eq!(
+                accept(&wrong, &Accept { log_append_time: true, ..limits }).expect("taken").change,
+                None
+            );
+        }
+    }
+}
+
+#[test]
+fn a_topic_with_a_codec_stores_every_batch_in_it() {
+    let records: &[(i64, Option<&[u8]>)] = &[(500, Some(b"k")), (700, None), (-1, Some(b""))];
+    for wanted in Codec::ALL {
+        let limits = Accept { compression: Some(wanted.into()), ..LIMITS };
+        for sent in Codec::ALL {
+            let mut bytes = build(sent, records);
+            if sent != wanted {
+                bytes = patch(&bytes, 35, &9i64.to_be_bytes());
+            }
+            let accepted = accept(&bytes, &limits).expect("taken");
+            let stored = rewrite(&accepted, &limits).expect("rewritten");
+            let expected = (sent != wanted).then(|| build(wanted, records));
+            assert_eq!(stored, expected, "{sent:?} to {wanted:?}");
+        }
+    }
+    // Producer and sequence stay; a level is obeyed.
+    let mut sent = Vec::new();
+    let mut builder = BatchBuilder::new(Codec::None).producer(7, 3, 41);
+    let text: Vec<u8> = (0..20_000u32).map(|i| b"abcdefgh"[(i * i % 97 % 8) as usize]).collect();
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(&text), headers: &[] });
+    builder.finish(&mut sent).expect("builds");
+    let sizes: Vec<usize> = [1, 9]
+        .map(|level| {
+            let compression = Some(Compression { codec: Codec::Gzip, level: Some(level) });
+            let limits = Accept { compression, ..LIMITS };
+            let stored = rewrite(&accept(&sent, &limits).expect("taken"), &limits).expect("rewritten");
+            let stored = stored.expect("another batch");
+            let batch = Batch::only(&stored).expect("a batch");
+            assert_eq!((batch.producer_id(), batch.producer_epoch(), batch.base_sequence()), (7, 3, 41));
+            batch.size()
+        })
+        .to_vec();
+    assert!(sizes[1] < sizes[0], "{sizes:?}");
+}
+
+#[test]
+fn sizes_are_checked_before_and_after_recompression() {
+    let mut builder = BatchBuilder::new(Codec::Zstd);
+    let mut packed = Vec::new();
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(&[7; 100_000]), headers: &[] });
+    builder.finish(&mut packed).expect("builds");
+    let plain = Accept { compression: Some(Codec::None.into()), max_message_bytes: 10_000, ..LIMITS };
+    let error = |bytes: &[u8], limits: &Accept| {
+        accept(bytes, limits)
+            .and_then(|accepted| rewrite(&accepted, limits))
+            .err()
+            .map(|refusal| refusal.error)
+    };
+    assert_eq!(error(&packed, &plain), Some(Refused::MessageTooLarge));
+    let small = Accept { max_message_bytes: 1 << 20, segment_bytes: 10_000, ..plain };
+    assert_eq!(error(&packed, &small), Some(Refused::RecordListTooLarge));
+    assert_eq!(error(&packed, &Accept { max_message_bytes: 1 << 20, ..plain }), None);
+    // What comes too large is refused although it would be stored small; the segment only sees what is stored.
+    let unpacked = build(Codec::None, &[(1, Some(&[7; 20_000]))]);
+    let zstd = Accept { compression: Some(Codec::Zstd.into()), ..plain };
+    assert_eq!(error(&unpacked, &zstd), Some(Refused::MessageTooLarge));
+    let zstd = Accept { max_message_bytes: 1 << 20, segment_bytes: 10_000, ..zstd };
+    assert_eq!(error(&unpacked, &zstd), None);
+    // A batch that says that it is small and is not.
+    let mut bomb = Vec::new();
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(&vec![0; 4 << 20]), headers: &[] });
+    builder.finish(&mut bomb).expect("builds");
+    let wide = Accept { max_message_bytes: i32::MAX, compression: Some(Codec::None.into()), ..LIMITS };
+    assert_eq!(error(&bomb, &wide), Some(Refused::CorruptMessage));
 }
 
 #[test]

@@ -6,6 +6,7 @@ import struct
 import uuid
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 from session import Session, fetch_body, produce_body
 from wire import batch
@@ -205,11 +206,57 @@ def timestamps(s: Session) -> None:
 
 @case("batches.compression_type")
 def compression_type(s: Session) -> None:
-    """Recompression is the broker's own bytes: the count of batches and their codec are compared."""
-    for kind in ("uncompressed", "gzip", "producer"):
+    """Recompression is the broker's own bytes: headers are compared, and the bytes where they are not compressed."""
+    for kind in ("uncompressed", "gzip", "snappy", "lz4", "zstd", "producer"):
         name = s.topic(f"type-{kind}", configs={"compression.type": kind})
-        for codec in (batch.NONE, GZIP):
+        for codec in (batch.NONE, GZIP, SNAPPY, LZ4, ZSTD):
             s.call("Produce", 9, produce_body(name, s.batch(3, codec=codec)), f"{kind}, codec {codec}")
-        got = s.quiet("Fetch", 11, fetch_body(name, 0))["responses"][0]["partitions"][0]["records"]
-        s.note(f"{kind}: batches", [(b["baseOffset"], b["attributes"], b["count"], b["crcValid"], b["maxTimestamp"])
-                                    for b in batch.parse(got)["batches"]])
+            s.call("Produce", 9, produce_body(name, s.batch(3, codec=codec, max_timestamp=s.now_ms + 5000)),
+                   f"{kind}, codec {codec}, max timestamp too large")
+            s.call("Produce", 9, produce_body(name, s.batch(2, codec=codec, producer_id=77 + codec, producer_epoch=1,
+                                                            base_sequence=5)), f"{kind}, codec {codec}, a producer's")
+            s.call("Produce", 9, produce_body(name, s.batch(2, codec=codec, producer_id=77 + codec, producer_epoch=1,
+                                                            base_sequence=5)), f"{kind}, codec {codec}, a duplicate")
+            s.call("Produce", 9, produce_body(name, s.batch(1, codec=codec, attributes=codec | 0x7FC0)),
+                   f"{kind}, codec {codec}, more attribute bits")
+        note_batches(s, name, kind)
+    appended = s.topic("type-appended", configs={"compression.type": "gzip", "message.timestamp.type": "LogAppendTime"})
+    s.call("Produce", 9, produce_body(appended, s.batch(3)), "LogAppendTime")
+    s.note("LogAppendTime: batches", [(b["attributes"], b["baseTimestamp"], b["count"]) for b in stored(s, appended)])
+    small = {"max.message.bytes": "2000"}
+    packed = s.topic("type-grows", configs={"compression.type": "uncompressed", **small})
+    s.call("Produce", 9, produce_body(packed, s.batch(1, size=5000, codec=GZIP)), "too large once it is unpacked")
+    shrinks = s.topic("type-shrinks", configs={"compression.type": "gzip", **small})
+    s.call("Produce", 9, produce_body(shrinks, s.batch(1, size=5000)), "too large before it is packed")
+    segment = s.topic("type-segment", configs={"compression.type": "gzip", "segment.bytes": "1048576",
+                                               "max.message.bytes": "3000000"})
+    s.call("Produce", 9, produce_body(segment, s.batch(1, size=1_100_000)), "larger than a segment before it is packed")
+    noise = s.topic("type-noise", configs={"compression.type": "lz4"})
+    s.call("Produce", 9, produce_body(noise, s.batch(1, codec=GZIP, payload=b"\x55" * 40)), "noise")
+    s.call("Produce", 9, produce_body(noise, s.batch(1, codec=LZ4, payload=b"\x55" * 40)), "noise in the topic's own codec")
+
+
+def stored(s: Session, name: str) -> list[dict[str, Any]]:
+    fetched = s.quiet("Fetch", 11, fetch_body(name, 0))["responses"][0]["partitions"][0]["records"]
+    return batch.parse(fetched)["batches"]
+
+
+def note_batches(s: Session, name: str, label: str) -> None:
+    fields = ("baseOffset", "attributes", "count", "lastOffsetDelta", "crcValid", "baseTimestamp", "maxTimestamp", "producerId",
+              "producerEpoch", "baseSequence")
+    for i, b in enumerate(stored(s, name)):
+        payload = b["payload"] if b["attributes"] & 7 == batch.NONE else "compressed"
+        s.note(f"{label}: batch {i}", [b[field] for field in fields] + [payload])
+
+
+@case("batches.record_errors")
+def record_errors(s: Session) -> None:
+    """Records that are bad for different reasons."""
+    name = s.topic("strict", configs={"cleanup.policy": "compact", "message.timestamp.before.max.ms": "3600000"})
+    old = -7_200_000
+    mixed = [Record(b"a"), Record(b"b", b"k", timestamp_delta=old), Record(b"c", b"k"), Record(b"d", timestamp_delta=old)]
+    for v in (7, 8, 9, 13):
+        for codec in (batch.NONE, GZIP):
+            s.call("Produce", v, produce_body(place(s, name, v), batch.build(mixed, base_timestamp=s.now_ms, codec=codec)),
+                   f"no key and too old, codec {codec}")
+    s.call("Produce", 9, produce_body(name, batch.build([Record(b"v")] * 1000, base_timestamp=s.now_ms)), "1000 without key")
