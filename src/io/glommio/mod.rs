@@ -112,6 +112,8 @@ impl Glommio {
     /// A driver for the calling thread.
     pub fn new(config: &DriverConfig) -> Result<Glommio, Fatal> {
         refusal::check()?;
+        // The blocking threads go where the thread is that starts them: to the shard's own core.
+        config.cpu.into_iter().for_each(linux::pin);
         let placement = config.cpu.map_or(Placement::Unbound, Placement::Fixed);
         let mut builder = LocalExecutorBuilder::new(placement)
             .io_memory(IO_MEMORY_BYTES)

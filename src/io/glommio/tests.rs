@@ -18,20 +18,29 @@ fn descriptors_of(path: &Path) -> usize {
         .count()
 }
 
+/// Where the calling thread may run: a list as in proc_pid_status(5).
+fn cpus_allowed() -> String {
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("listed");
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    line.expect("a list of CPUs").trim().to_string()
+}
+
 #[test]
-fn a_driver_bound_to_a_cpu_runs_operations() {
+fn a_driver_bound_to_a_cpu_keeps_its_threads_there() {
     let config = DriverConfig { cpu: Some(0), spin: true, ..DriverConfig::default() };
     // On a thread of its own: the binding stays.
     let ran = std::thread::spawn(|| {
-        let mut io = made("a_driver_bound_to_a_cpu_runs_operations", config)?;
+        let mut io = made("a_driver_bound_to_a_cpu_keeps_its_threads_there", config)?;
         let done = io.wait(Op::RemoveFile { path: "/absent/file".into() });
         let until = io.now().plus_ms(5);
         io.turn(Wait::Until(until), &mut Vec::new());
         assert!(io.now() >= until);
-        Some(done.result)
+        let bound = io.executor.run(async { ::glommio::executor().spawn_blocking(cpus_allowed).await });
+        Some((done.result, cpus_allowed(), bound))
     });
     let ran = ran.join().expect("no panic");
-    assert!(ran.is_none_or(|result| result == Err(Errno::NOENT)), "{ran:?}");
+    let zero = || "0".to_string();
+    assert!(ran.as_ref().is_none_or(|ran| *ran == (Err(Errno::NOENT), zero(), zero())), "{ran:?}");
 }
 
 #[test]
