@@ -19,10 +19,12 @@
 //!
 //! # Non-obvious
 //! - A woken task outside of `run` is dropped without a word: wakers are called from tasks only.
-//! - A lock of a killed process may end before the last of its writes: a descriptor cannot be registered in glommio's rings. The
+//! - The ring is entered where a run begins and where it sleeps. A turn that starts something and does not sleep runs once more for it.
+//! - A lock of a killed process may end before the last of its writes: the lock's descriptor cannot be registered in glommio's rings. The
 //!   log's start does not rely on it alone.
-//! - glommio reports failures to register its buffers to nobody here; it goes on with plain reads and writes.
+//! - glommio tells only the crate `log` when it may not register its memory, and goes on without.
 //! - A panic in a task unwinds through `turn`.
+//! - It wants /proc, for the second opening of each file by the name of its first descriptor.
 
 mod begin;
 mod files;
@@ -30,6 +32,8 @@ mod net;
 mod outbox;
 mod refusal;
 mod sharing;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -64,6 +68,10 @@ const IO_MEMORY_BYTES: usize = 2 << 20;
 
 /// Threads for calls that block: one may be busy freeing a large file.
 const BLOCKING_THREADS: usize = 2;
+
+/// Never: our tasks are short. A timer that fires before the first task of a run, as after a long stop of the process, would have the
+/// executor sleep with tasks in its queue.
+const PREEMPT_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -104,10 +112,13 @@ impl Glommio {
     /// A driver for the calling thread.
     pub fn new(config: &DriverConfig) -> Result<Glommio, Fatal> {
         refusal::check()?;
+        // The blocking threads go where the thread is that starts them: to the shard's own core.
+        config.cpu.into_iter().for_each(linux::pin);
         let placement = config.cpu.map_or(Placement::Unbound, Placement::Fixed);
         let mut builder = LocalExecutorBuilder::new(placement)
             .io_memory(IO_MEMORY_BYTES)
             .ring_depth(config.entries as usize)
+            .preempt_timer(PREEMPT_AFTER)
             .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS));
         if config.spin {
             builder = builder.spin_before_park(Duration::from_nanos(SPIN_NS_MAX));

@@ -2,7 +2,8 @@
 //!
 //! The kernel keeps the lock of a killed process until its last operation has ended, so that a write of the predecessor cannot
 //! land under its successor's feet unnoticed: `uring` registers the descriptor in every ring of the process that shares it, and a
-//! thread that is inside a blocking call keeps every descriptor of its process. (The log does not rely on it alone.) The holder is
+//! thread that is inside a blocking call keeps every descriptor of its process. In glommio's rings nothing can be registered. (The log does
+//! not rely on it alone.) The holder is
 //! recorded as `pid start-time`: the start time tells a living holder from a number that was used again,
 //! also in a container, where every broker is process 1.
 
