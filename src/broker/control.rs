@@ -3,6 +3,9 @@
 //!
 //! One metadata write is in flight at a time. When it is durable the new image is published, partitions that came or went are
 //! made or removed, and the answers that waited for it leave. A failed write ends the broker: there is no rollback.
+//!
+//! **A full disk** must not come to that: the journal's file reaches [`RESERVE`] further than what it holds. Where it cannot be extended any more
+//! the controller refuses changes, the reserve is left to deletions, and the extension is tried again until it succeeds.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,12 +21,22 @@ use crate::controller::image::{Broker, Image, Topic};
 use crate::controller::journal::{Point, Write, Writer};
 use crate::controller::meta::{self, Meta};
 use crate::controller::metastore::{self, FOLDER, Files, JOURNAL_ALLOCATE, journal_name, snapshot_name};
-use crate::io::{Done, Errno, FileId, Io, Op, OpenMode, Payload, Token, WriteSync};
+use crate::io::buffer::BlockSlice;
+use crate::io::{Done, Errno, FileId, Io, Mono, Op, OpenMode, Payload, Token, WriteSync};
 use crate::log::store::Source;
 use crate::shard::{Cx, Shard, rules};
 
 /// Token kind of the journal's writes.
 pub const TOKEN_CONTROL: u8 = 32;
+
+/// Slot of the token by which the journal's file is extended.
+const EXTENSION: u32 = u32::MAX;
+
+/// Bytes of the journal's file beyond which it is extended: a hundred deletions fit.
+const RESERVE: u64 = 512 * 1024;
+
+/// Between two tries to extend the file, or to begin a new one, on a full disk.
+const RETRY_MS: u64 = 500;
 
 pub struct Control {
     data_dir: PathBuf,
@@ -33,6 +46,11 @@ pub struct Control {
     /// Encoded, and not pushed for lack of memory.
     waiting: Option<(Write, u64)>,
     in_flight: Option<InFlight>,
+    /// End of what the journal's file has space for.
+    allocated: u64,
+    extending: bool,
+    /// The disk is full: not tried again before.
+    retry_at: Option<Mono>,
     ops: Vec<(Op, Token)>,
     failed: Option<String>,
 }
@@ -45,6 +63,8 @@ struct InFlight {
     offsets: Vec<u64>,
     /// Short and interrupted writes so far.
     tries: u32,
+    /// Writes that found no space, to be made again.
+    parked: Vec<(BlockSlice, Token)>,
 }
 
 /// What a start found.
@@ -109,6 +129,9 @@ pub fn recover(
         writer,
         waiting: None,
         in_flight: None,
+        allocated: JOURNAL_ALLOCATE,
+        extending: false,
+        retry_at: None,
         ops: Vec::new(),
         failed: None,
     };
@@ -165,6 +188,20 @@ fn begin(
     Ok((journal, files.writer))
 }
 
+/// Removes what there is of a generation that could not be begun, durably: the journal before it goes on, which a start would take to have ended. The
+/// snapshot first: one without its journal is damage.
+fn take_back(io: &mut Io, folder: &Path, generation: u64) -> Result<(), Errno> {
+    let snapshot = snapshot_name(generation);
+    for name in [format!("{snapshot}.tmp"), snapshot, journal_name(generation)] {
+        let mut source = IoSource::new(io);
+        match source.run(Op::RemoveFile { path: folder.join(name) }) {
+            Ok(()) | Err(Errno::NOENT) => source.run(Op::SyncDir { path: folder.to_path_buf() })?,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
 fn remove_old(io: &mut Io, folder: &Path, generations: &[u64]) -> Result<(), Errno> {
     for entry in io.list_dir(folder)? {
         let old = metastore::parse_name(&entry.name).is_some_and(|(n, _)| generations.contains(&n));
@@ -187,13 +224,18 @@ impl Control {
 
     /// True when nothing is on its way: a stop may go on, a new generation may begin.
     pub fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.waiting.is_none()
+        self.in_flight.is_none() && self.waiting.is_none() && !self.extending
     }
 
     /// Once per turn: writes what was decided since the last write.
     pub fn turn(&mut self, controller: &mut Controller, shard: &mut Shard, cx: &mut Cx<'_>) {
-        if self.in_flight.is_some() || self.failed.is_some() {
+        if self.failed.is_some() {
             return;
+        }
+        self.extend(cx.now);
+        controller.set_no_space(self.retry_at.is_some());
+        if self.in_flight.is_some() {
+            return self.push_parked(cx.now);
         }
         if self.waiting.is_none() {
             let Some(batch) = controller.take_batch() else { return };
@@ -202,8 +244,65 @@ impl Control {
         self.push_waiting(shard, cx);
     }
 
+    /// Extends the journal's file while its reserve is not complete.
+    fn extend(&mut self, now: Mono) {
+        let due = self.retry_at.is_none_or(|at| at <= now);
+        if self.extending || !due {
+            return;
+        }
+        if self.writer.position() + RESERVE <= self.allocated {
+            // What else found no space is tried again.
+            self.retry_at = None;
+            return;
+        }
+        self.extending = true;
+        let missing = (self.writer.position() + RESERVE).saturating_sub(self.allocated);
+        let len = missing.next_multiple_of(JOURNAL_ALLOCATE);
+        let op = Op::Allocate { file: self.journal, offset: self.allocated, len };
+        self.ops.push((op, Token::new(TOKEN_CONTROL, (len / JOURNAL_ALLOCATE) as u32, EXTENSION)));
+    }
+
+    fn extended(&mut self, done: &Done, now: Mono) {
+        self.extending = false;
+        match done.result {
+            Ok(_) => {
+                self.allocated += u64::from(done.token.generation()) * JOURNAL_ALLOCATE;
+                if self.retry_at.take().is_some() {
+                    tracing::info!("the metadata journal has space again");
+                }
+            }
+            Err(errno) if errno.is_passing() => {}
+            Err(Errno::NOSPC) => self.lacks_space(now),
+            Err(errno) => self.failed = Some(format!("extending the metadata journal: {errno}")),
+        }
+    }
+
+    fn lacks_space(&mut self, now: Mono) {
+        if self.retry_at.is_none() {
+            tracing::warn!("no space for the metadata journal: changes of topics are refused until there is");
+        }
+        self.retry_at = Some(now.plus_ms(RETRY_MS));
+    }
+
+    /// Makes the writes again that found no space.
+    fn push_parked(&mut self, now: Mono) {
+        let Some(in_flight) = &mut self.in_flight else { return };
+        if self.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        for (data, token) in std::mem::take(&mut in_flight.parked) {
+            let offset = in_flight.offsets[token.slot() as usize];
+            self.ops.push((Op::Write { file: self.journal, offset, data, sync: WriteSync::Dsync }, token));
+        }
+    }
+
     fn push_waiting(&mut self, shard: &mut Shard, cx: &mut Cx<'_>) {
         let Some((write, through)) = self.waiting.take() else { return };
+        if write.position + write.bytes.len() as u64 > self.allocated {
+            // The extension is on its way, or waits for space.
+            self.waiting = Some((write, through));
+            return;
+        }
         let mut blocks = Vec::new();
         for chunk in write.bytes.chunks(BLOCK_BYTES) {
             let Some(mut block) = shard.take_block(cx) else {
@@ -223,13 +322,23 @@ impl Control {
             self.ops.push((op, Token::new(TOKEN_CONTROL, 0, i as u32)));
             offset += len;
         }
-        self.in_flight = Some(InFlight { through, pending: offsets.len(), offsets, tries: 0 });
+        self.in_flight =
+            Some(InFlight { through, pending: offsets.len(), offsets, tries: 0, parked: Vec::new() });
     }
 
     /// A journal write completed. Returns the image to publish, if that made one durable.
-    pub fn done(&mut self, done: Done, controller: &mut Controller) -> Option<Arc<Image>> {
+    pub fn done(&mut self, done: Done, controller: &mut Controller, now: Mono) -> Option<Arc<Image>> {
+        if done.token.slot() == EXTENSION {
+            self.extended(&done, now);
+            return None;
+        }
         let in_flight = self.in_flight.as_mut()?;
         let Payload::Written(data) = done.payload else { return None };
+        if done.result == Err(Errno::NOSPC) {
+            in_flight.parked.push((data, done.token));
+            self.lacks_space(now);
+            return None;
+        }
         let left = match done.result {
             Ok(written) if written as usize == data.len() => None,
             // The last whole block is where direct I/O can go on.
@@ -263,18 +372,23 @@ impl Control {
 
     /// Begins a new generation when the journal has grown long. Blocks for a few milliseconds, once in thousands of changes.
     pub fn roll_if_full(&mut self, io: &mut Io, image: &Image) {
-        if !self.writer.is_full() || !self.is_idle() || self.failed.is_some() {
+        if !self.writer.is_full() || !self.is_idle() || self.failed.is_some() || self.retry_at.is_some() {
             return;
         }
         let (folder, generation) = (self.data_dir.join(FOLDER), self.writer.generation());
         match begin(io, &folder, image, self.cluster, generation + 1, self.writer.point()) {
             Ok((journal, writer)) => {
                 io.wait(Op::CloseFile { file: std::mem::replace(&mut self.journal, journal) });
-                self.writer = writer;
+                (self.writer, self.allocated) = (writer, JOURNAL_ALLOCATE);
                 if let Err(errno) = remove_old(io, &folder, &(0..generation).collect::<Vec<_>>()) {
                     tracing::warn!(%errno, "old metadata generations stay behind");
                 }
             }
+            Err(Errno::NOSPC) => match take_back(io, &folder, generation + 1) {
+                // The journal goes on as it is, and its extension tells when to try again.
+                Ok(()) => self.lacks_space(io.now()),
+                Err(errno) => self.failed = Some(format!("half a metadata generation: {errno}")),
+            },
             Err(errno) => self.failed = Some(format!("new metadata generation: {errno}")),
         }
     }

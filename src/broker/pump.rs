@@ -208,7 +208,7 @@ impl Node {
         let (Some(control), Some(controller)) = (&mut self.control, &mut self.meta.controller) else {
             return;
         };
-        if let Some(image) = control.done(done, controller) {
+        if let Some(image) = control.done(done, controller, time.now) {
             self.together.published.set(image);
             self.catch_up(time);
         }

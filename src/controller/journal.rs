@@ -179,6 +179,11 @@ impl Writer {
         Write { position, bytes }
     }
 
+    /// Behind the last transaction that was encoded.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Time for a new generation.
     pub fn is_full(&self) -> bool {
         self.position > JOURNAL_BYTES_MAX

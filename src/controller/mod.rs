@@ -59,6 +59,17 @@ pub(crate) fn refusal(error: Refused, message: &str) -> Refusal {
     Refusal { error, message: Some(message.to_string()) }
 }
 
+/// The same refusal for each name, in the order of first mention.
+fn all<'a, T>(names: impl Iterator<Item = &'a String>, refused: &Refusal) -> ByName<T> {
+    let mut reply: ByName<T> = Vec::new();
+    for name in names {
+        if !reply.iter().any(|(known, _)| known == name) {
+            reply.push((name.clone(), Err(refused.clone())));
+        }
+    }
+    reply
+}
+
 /// One result per name, in the order of first mention in the request.
 pub type ByName<T> = Vec<(String, Result<T, Refusal>)>;
 
@@ -90,7 +101,13 @@ pub struct Controller {
     in_flight: VecDeque<(u64, Arc<Image>)>,
     /// Producer ids of a block that is at least decided.
     producer_ids: std::ops::Range<i64>,
+    /// The journal's reserve of space cannot be filled up: what it still takes is left to deletions and producer ids.
+    no_space: bool,
 }
+
+/// What a client is told while the journal has no space.
+const NO_SPACE: &str =
+    "The disk is full: topics can be deleted, and nothing else be changed, until there is space.";
 
 impl Controller {
     /// Begins from a recovered image, everything of which is durable.
@@ -102,7 +119,17 @@ impl Controller {
             durable: 0,
             pending: Vec::new(),
             in_flight: VecDeque::new(),
+            no_space: false,
         }
+    }
+
+    /// Whether the journal lacks space. While it does, topics are not created or changed: `KafkaStorageError`.
+    pub fn set_no_space(&mut self, no_space: bool) {
+        self.no_space = no_space;
+    }
+
+    fn refuses(&self, validate_only: bool) -> Option<Refusal> {
+        (self.no_space && !validate_only).then(|| refusal(Refused::KafkaStorageError, NO_SPACE))
     }
 
     /// State with everything that was decided. Answers made from it must be parked; [`Controller::durable`] gives what may be shown.
@@ -117,6 +144,9 @@ impl Controller {
         validate_only: bool,
         new_id: impl FnMut() -> Uuid,
     ) -> Parked<ByName<Created>> {
+        if let Some(refused) = self.refuses(validate_only) {
+            return self.decide(all(topics.iter().map(|t| &t.name), &refused), Vec::new(), false);
+        }
         let (results, records) = topics::create(&self.staged, topics, new_id);
         self.decide(results, records, validate_only)
     }
@@ -160,6 +190,9 @@ impl Controller {
         topics: &[MorePartitions],
         validate_only: bool,
     ) -> Parked<ByName<()>> {
+        if let Some(refused) = self.refuses(validate_only) {
+            return self.decide(all(topics.iter().map(|t| &t.name), &refused), Vec::new(), false);
+        }
         let (results, records) = topics::add_partitions(&self.staged, topics);
         self.decide(results, records, validate_only)
     }
@@ -169,6 +202,10 @@ impl Controller {
         resources: &[AlterResource],
         validate_only: bool,
     ) -> Parked<Vec<Result<(), Refusal>>> {
+        if let Some(refused) = self.refuses(validate_only) {
+            let reply = resources.iter().map(|_| Err(refused.clone())).collect();
+            return self.decide(reply, Vec::new(), false);
+        }
         let (results, records) = configs::alter(&self.staged, resources);
         self.decide(results, records, validate_only)
     }

@@ -33,6 +33,8 @@ pub struct Recovered {
     pub unrecorded: bool,
     /// Where and why reading stops. Set: nothing may be appended, removed or truncated.
     pub offline: Option<Corrupt>,
+    /// Files of the directory that belong to no segment above: only where the log is offline.
+    pub strays: Vec<PathBuf>,
     pub report: Report,
 }
 

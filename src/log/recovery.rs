@@ -16,7 +16,7 @@
 //!   files included.
 //! - Producer state and epochs come from snapshot and state file where these are good, and from the batches behind them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::checkpoint::{CleanStop, Mark, NotCheckpoint, PRODUCERS_NAME};
 use super::decide::{At, Evidence, Flushed, Later, Row, Tail, Verdict, decide};
@@ -450,6 +450,7 @@ impl<'a> Recovery<'a> {
         };
         let unrecorded = self.crashed || !self.report.rebuilt.is_empty();
         Ok(Recovered {
+            strays: self.strays(),
             unrecorded: unrecorded && self.offline.is_none() && !self.segments.is_empty(),
             state_seq: state.map_or(0, |s| s.seq),
             segments: self.segments,
@@ -463,6 +464,12 @@ impl<'a> Recovery<'a> {
             offline: self.offline,
             report: self.report,
         })
+    }
+
+    /// What a deletion of the log would not find by its segments.
+    fn strays(&self) -> Vec<PathBuf> {
+        let files = self.survey.files.iter().filter(|e| !e.is_dir && self.offline.is_some());
+        files.map(|entry| self.dir.join(&entry.name)).collect()
     }
 
     fn act(&mut self) -> Result<(), OpenError> {

@@ -54,7 +54,7 @@ impl Log {
     /// Raises the log start to what retention lets go.
     pub(in crate::log) fn apply_retention(&mut self, core: &mut Core) {
         let start = self.expired(core.now, core.wall_ms);
-        if start > self.log_start_wanted {
+        if start > self.log_start_wanted && self.truncation.is_none() {
             self.log_start_wanted = start;
             self.state.wanted = true;
             mark_todo(self, core);
@@ -165,6 +165,7 @@ impl Log {
                 steps.push(Step::Remove(self.dir.join(segment_name(ordinal))));
                 steps.push(Step::Remove(self.dir.join(index_name(ordinal))));
             }
+            steps.extend(std::mem::take(&mut self.strays).into_iter().map(Step::Remove));
             for name in [STATE_NAME, PRODUCERS_NAME] {
                 steps.push(Step::Remove(self.dir.join(name)));
                 steps.push(Step::Remove(temporary(core, &self.dir, name)));

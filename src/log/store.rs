@@ -430,6 +430,10 @@ impl Store {
         if offset > log.high_watermark {
             return Err(Refused::OffsetOutOfRange);
         }
+        if log.truncation.is_some() {
+            // It might begin behind its end.
+            return Err(Refused::NotLeaderOrFollower);
+        }
         log.raise_log_start(core, offset);
         Ok(())
     }

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use corelog::client::settings::Acks;
 use corelog::wire::error::codes;
+use corelog::wire::msg::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use corelog::wire::msg::{IncrementalAlterConfigsRequest, StrBytes};
 
 use crate::loopfs::{self, LoopFs};
 use crate::support::{Broker, Home, can_serve, full, skip};
-use crate::talk::{Ask, PATIENCE, Talk, batch, create, sequenced, unpack};
+use crate::talk::{Ask, PATIENCE, Talk, batch, create, one, sequenced, unpack};
 
 /// How long after space is back produce may still be refused, on a loaded machine.
 const RESUME_MAX: Duration = Duration::from_secs(10);
@@ -185,6 +187,74 @@ fn space_taken_by_others_is_noticed_both_ways() {
     broker = Broker::start(&disk.data(), &settings);
     pen.assert_holds(&mut Talk::to(&broker.address));
     assert!(broker.is_running());
+}
+
+/// Changes of topics fill the journal of the metadata; the broker refuses more of them, and goes on.
+#[test]
+fn a_full_disk_refuses_changes_of_topics_and_takes_them_again() {
+    let Some((_home, disk)) = disk("metadata", 64) else { return };
+    let mut broker = Broker::start(&disk.data(), &[]);
+    let mut pen = Pen::new(&broker, "kept", 1);
+    let mut talk = Talk::to(&broker.address);
+    (0..5).for_each(|_| assert!(pen.write(&mut talk)));
+    let mut cluster = broker.cluster();
+    create(&mut cluster, "doomed", 1, &[]);
+    let hog = disk.mount.join("hog");
+    take_space(&hog);
+    // One block of 4096 bytes each: the 1 MiB that the journal begins with holds less than 256.
+    let mut changes = 0;
+    let code = loop {
+        let code = alter(&mut talk, "kept", changes);
+        if code != 0 {
+            break code;
+        }
+        changes += 1;
+        assert!(changes < 300, "the journal never fills");
+    };
+    assert_eq!(code, codes::KAFKA_STORAGE_ERROR);
+    assert!(changes > 50, "{changes}");
+    pen.assert_holds(&mut talk);
+    for _ in 0..20 {
+        assert_eq!(alter(&mut talk, "kept", changes), codes::KAFKA_STORAGE_ERROR);
+    }
+    cluster.delete_topic("doomed").expect("deleting works on a full disk");
+    assert!(broker.is_running());
+    std::fs::remove_file(&hog).expect("ours");
+    let began = Instant::now();
+    while alter(&mut talk, "kept", changes) != 0 {
+        assert!(began.elapsed() < RESUME_MAX, "space is back, and changes are still refused");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for more in 1..300 {
+        assert_eq!(alter(&mut talk, "kept", changes + more), 0);
+    }
+    broker.kill();
+    let mut broker = Broker::start(&disk.data(), &[]);
+    let configs = broker.cluster().topic_configs("kept").expect("the topic");
+    let found = configs.iter().find(|c| c.name == "segment.ms").and_then(|c| c.value.clone());
+    assert_eq!(found, Some(segment_ms(changes + 299)));
+    pen.assert_holds(&mut Talk::to(&broker.address));
+    assert!(broker.is_running());
+}
+
+fn text(value: &str) -> StrBytes {
+    StrBytes::from(value)
+}
+
+fn segment_ms(change: u32) -> String {
+    (3_600_000 + change).to_string()
+}
+
+/// Changes a topic's configuration; Kafka's verdict.
+fn alter(talk: &mut Talk, topic: &str, change: u32) -> i16 {
+    let mut config = AlterableConfig::default();
+    (config.name, config.value) = (text("segment.ms"), Some(text(&segment_ms(change))));
+    let mut resource = AlterConfigsResource::default();
+    (resource.resource_type, resource.resource_name) = (2, text(topic));
+    resource.configs = vec![config];
+    let mut request = IncrementalAlterConfigsRequest::default();
+    request.resources = vec![resource];
+    one(talk.call(1, &request).responses).error_code
 }
 
 /// A file that takes all that is left.

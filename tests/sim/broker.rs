@@ -247,7 +247,7 @@ impl Story {
                 }
             }
             let start = self.partitions[at].oracle.log_start();
-            self.partitions[at].oracle.complete(start, &seen)?;
+            self.partitions[at].oracle.complete(start, i64::MAX, &seen)?;
         }
         Ok(())
     }
@@ -491,7 +491,7 @@ impl Story {
                 partition.oracle.answered(id, of.base_offset)?;
                 partition.producer.pending.remove(place);
                 partition.producer.in_flight = partition.producer.in_flight.saturating_sub(1);
-                self.check_disk(at, id)
+                self.check_disk(at, id, of.base_offset)
             }
             // Not available for a moment, or out of order behind a batch that was lost: all are sent again, in order.
             5 | 6 | 7 | 45 | 56 => {
@@ -504,8 +504,12 @@ impl Story {
     }
 
     /// The bytes of an acked record are where its level says, at this moment.
-    fn check_disk(&mut self, at: usize, id: BatchId) -> Verdict {
+    fn check_disk(&mut self, at: usize, id: BatchId, base: i64) -> Verdict {
         let partition = &self.partitions[at];
+        if base < partition.oracle.log_start_asked() {
+            // Its segment may be gone by now.
+            return Ok(());
+        }
         let topic = &self.topics[partition.topic];
         if topic.dir.as_os_str().is_empty() || partition.oracle.durability == Durability::Memory {
             return Ok(());

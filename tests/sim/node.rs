@@ -217,8 +217,8 @@ fn random_uuid(io: &mut Io) -> Uuid {
 }
 
 /// Recovery's view of the seam.
-struct Blocking<'a> {
-    io: &'a mut Io,
+pub struct Blocking<'a> {
+    pub io: &'a mut Io,
 }
 
 impl Source for Blocking<'_> {

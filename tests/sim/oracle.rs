@@ -18,6 +18,8 @@ pub type Verdict<T = ()> = Result<T, String>;
 pub enum End {
     Stop,
     Kill,
+    /// A flush had failed before: what no flush had covered may be gone as after a power cut.
+    KillAfterFailedFlush,
     Crash,
 }
 
@@ -193,6 +195,49 @@ impl Oracle {
         Ok(())
     }
 
+    /// What stands at or behind `from` may be gone: it was cut, or damaged.
+    fn forget_from(&mut self, from: i64) {
+        self.fixed.retain(|base, (_, records)| base + i64::from(*records) <= from);
+        self.shown.retain(|_, base| *base < from);
+        self.high_watermark = self.high_watermark.min(from);
+        self.durable = self.durable.min(from);
+        for sent in self.sent.values_mut() {
+            sent.acked &= sent.bases.last().is_some_and(|base| *base < from);
+        }
+    }
+
+    /// The log was to end at `target` at most, and ends at `end` (the run ended like this meanwhile): before no batch that had to stay.
+    pub fn truncated(&mut self, how: End, target: i64, end: i64) -> Verdict {
+        let stays = self.fixed.iter().map(|(base, (_, records))| base + i64::from(*records));
+        let stays = stays.filter(|next| *next <= target).max().unwrap_or(0);
+        if end < stays && self.keeps(how) {
+            return Err(format!("{}: cut at {end}, wanted {target}; {stays} had to stay", self.name));
+        }
+        self.forget_from(end);
+        self.log_start = self.log_start.min(end);
+        self.waiting.retain(|(_, _, next)| *next <= end);
+        Ok(())
+    }
+
+    /// A start found the log damaged at `end`, or `silent_from` allows it to end there without a word. True if promised records are gone.
+    pub fn damaged(&mut self, end: i64, named: bool, silent_from: i64) -> bool {
+        let lost = end < self.promised() && (named || end >= silent_from);
+        if lost {
+            self.forget_from(end);
+        }
+        lost
+    }
+
+    /// The state file is gone: nobody knows what had been deleted of the first segment.
+    pub fn start_lost(&mut self) {
+        self.log_start = 0;
+    }
+
+    fn promised(&self) -> i64 {
+        let last = self.fixed.last_key_value();
+        last.map_or(0, |(base, (_, records))| base + i64::from(*records)).max(self.high_watermark)
+    }
+
     /// Somebody asked to delete below `offset`.
     pub fn asked_log_start(&mut self, offset: i64) {
         self.log_start_asked = self.log_start_asked.max(offset);
@@ -216,15 +261,20 @@ impl Oracle {
         self.high_watermark
     }
 
+    /// Whether the level keeps what it acknowledged through this.
+    fn keeps(&self, end: End) -> bool {
+        match self.durability {
+            Durability::Durable => true,
+            Durability::Written => matches!(end, End::Stop | End::Kill),
+            Durability::Memory => end == End::Stop,
+        }
+    }
+
     /// A new run begins; the last one ended like this, and the log was recovered with these bounds.
     pub fn recovered(&mut self, end: End, bounds: Bounds) -> Verdict {
         let (start, log_end) = (bounds.log_start.get().0, bounds.log_end.get().0);
         let hw = bounds.high_watermark.get().0;
-        let keeps = match self.durability {
-            Durability::Durable => true,
-            Durability::Written => end != End::Crash,
-            Durability::Memory => end == End::Stop,
-        };
+        let keeps = self.keeps(end);
         if end == End::Stop && !self.waiting.is_empty() {
             return Err(format!("{}: stopped with {} unanswered appends", self.name, self.waiting.len()));
         }
@@ -265,9 +315,10 @@ impl Oracle {
         Ok(())
     }
 
-    /// After everything from log start to high watermark was fetched: is all there that was promised?
-    pub fn complete(&self, log_start: i64, seen: &BTreeMap<i64, BatchId>) -> Verdict {
-        for (base, (id, records)) in &self.fixed {
+    /// After everything from log start to `until` was fetched: is all there that was promised?
+    pub fn complete(&self, log_start: i64, until: i64, seen: &BTreeMap<i64, BatchId>) -> Verdict {
+        let read = |(base, (_, records)): &(&i64, &(BatchId, u32))| **base + i64::from(*records) <= until;
+        for (base, (id, records)) in self.fixed.iter().filter(read) {
             if base + i64::from(*records) > log_start && seen.get(base) != Some(id) {
                 return Err(format!("{}: {id:?} at {base} is gone; found {:?}", self.name, seen.get(base)));
             }

@@ -1,6 +1,9 @@
 //! One seed's life of a log store: producers, consumers, deletes, faults, several runs that end in a stop, a kill or a power cut;
 //! then a calm phase in which everything must become available.
 
+mod changes;
+mod harm;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
@@ -16,6 +19,8 @@ use corelog::log::store::{
 use crate::batch::{Batch, BatchId, Sequence, parse};
 use crate::node::{DATA_DIR, Node, Outcome};
 use crate::oracle::{End, Oracle, Verdict};
+use crate::rows;
+use harm::Harmed;
 
 /// Virtual time within which a calm broker must have answered everything.
 const CALM_MS_MAX: u64 = 120_000;
@@ -31,6 +36,8 @@ struct Plan {
     errors: u64,
     /// The disk is so small that it fills up.
     tight: bool,
+    /// The disks rot, and files vanish, while no process runs.
+    harm: bool,
     faults: Faults,
 }
 
@@ -44,9 +51,14 @@ impl Plan {
             shared_flush: rng.below(3) > 0,
             errors: [0, 0, 0, 2][rng.below(4) as usize],
             tight: rng.below(8) == 0,
+            harm: rng.below(3) == 0,
             faults: Faults::drawn(&mut rng),
         };
-        let disk = DiskConfig { shared_flush: rng.below(3) > 0, ..DiskConfig::default() };
+        let disk = DiskConfig {
+            shared_flush: rng.below(3) > 0,
+            dsync_covers_earlier: rng.below(3) > 0,
+            ..DiskConfig::default()
+        };
         (plan, disk)
     }
 }
@@ -60,6 +72,11 @@ struct Partition {
     newest: (String, u64),
     /// A `set_log_start` that waits for its event.
     deleting: bool,
+    /// A truncation that is not through.
+    truncating: Option<i64>,
+    harmed: Option<Harmed>,
+    /// It was cut once: where, only the header behind the cut knows.
+    was_cut: bool,
 }
 
 /// An idempotent producer, or one without sequence numbers.
@@ -81,11 +98,16 @@ pub struct Story {
     partitions: BTreeMap<PartitionKey, Partition>,
     reads: BTreeMap<u32, (PartitionKey, i64, i64)>,
     next_batch: u64,
+    next_partition: usize,
+    /// Partitions that are being deleted.
+    gone: BTreeMap<PartitionKey, PathBuf>,
     /// A write or flush failed: high watermarks as they were then.
     dead: Option<BTreeMap<PartitionKey, i64>>,
     /// A fault was placed or drawn in this run: errors may show.
     troubled: bool,
     stopped: bool,
+    /// Flushes that failed before this run.
+    failed_before: u64,
     /// The one operation that fails, of a test that goes through all of them.
     nth: Option<(u64, Injected)>,
     struck: bool,
@@ -104,6 +126,7 @@ pub fn run(seed: u64, planted: Option<Planted>) -> Report {
         // Without errors there is nothing to retry.
         plan.errors = 6;
     }
+    plan.harm &= planted.is_none();
     let world = World::new(seed, plan.faults.clone());
     world.add_disk("/disk", disk);
     let mut story = Story::new(world.clone(), plan, planted);
@@ -118,7 +141,8 @@ pub fn run(seed: u64, planted: Option<Planted>) -> Report {
 /// Runs a short life without other faults in which file operation number `n` of the first run fails. False if there were fewer.
 pub fn fail_nth(seed: u64, n: u64, what: Injected) -> bool {
     let (plan, disk) = Plan::draw(seed);
-    let plan = Plan { runs: 2, steps: 100, errors: 0, tight: false, faults: Faults::none(), ..plan };
+    let plan =
+        Plan { runs: 2, steps: 100, errors: 0, tight: false, harm: false, faults: Faults::none(), ..plan };
     let world = World::new(seed, plan.faults.clone());
     world.add_disk("/disk", disk);
     let mut story = Story::new(world.clone(), plan, None);
@@ -139,9 +163,12 @@ impl Story {
             partitions: BTreeMap::new(),
             reads: BTreeMap::new(),
             next_batch: 0,
+            next_partition: 0,
+            gone: BTreeMap::new(),
             dead: None,
             troubled: false,
             stopped: false,
+            failed_before: 0,
             nth: None,
             struck: false,
         };
@@ -155,8 +182,9 @@ impl Story {
         self.world.below(end)
     }
 
-    fn add_partition(&mut self) {
-        let index = self.partitions.len();
+    fn add_partition(&mut self) -> PartitionKey {
+        let index = self.next_partition;
+        self.next_partition += 1;
         let key =
             PartitionKey { topic: Uuid([index as u8 + 1; 16]), partition: PartitionIndex(index as i32) };
         let durability = match self.below(4) {
@@ -184,7 +212,12 @@ impl Story {
         let id = (self.below(2) == 0).then_some(1000 + index as i64);
         let producer = Producer { id, next: 0, pending: VecDeque::new() };
         let newest = (String::new(), 0);
-        self.partitions.insert(key, Partition { log, oracle, dir, producer, newest, deleting: false });
+        let (deleting, truncating, harmed) = (false, None, None);
+        let was_cut = false;
+        let partition =
+            Partition { log, oracle, dir, producer, newest, deleting, truncating, harmed, was_cut };
+        self.partitions.insert(key, partition);
+        key
     }
 
     fn tell(&mut self) -> Verdict {
@@ -220,7 +253,10 @@ impl Story {
 
     fn recover(&mut self, end: End) -> Verdict {
         (self.dead, self.troubled, self.stopped) = (None, false, false);
+        self.failed_before = self.failed_flushes();
         self.reads.clear();
+        self.harm(end)?;
+        self.remove_gone();
         let logs = self.partitions.iter().map(|(key, p)| (*key, p.log.clone())).collect();
         let (planted, shared_flush) = (self.planted, self.plan.shared_flush);
         let config = |caps| StoreConfig {
@@ -238,14 +274,37 @@ impl Story {
             self.show(&mut node);
         }
         node.store.events(&mut node.events);
+        rows::mark(&self.world, node.store.opened());
         for event in std::mem::take(&mut node.events) {
-            if let Event::Corrupt(_, corrupt) = event {
-                return Err(format!("nothing was corrupted, yet after {end:?}: {corrupt}"));
+            if let Event::Corrupt(slot, corrupt) = event {
+                let key = node.slots.iter().find(|(_, s)| **s == slot).map(|(key, _)| *key);
+                let partition = self.partitions.get_mut(&key.expect("a slot of ours")).expect("known");
+                let Some(harmed) = partition.harmed.as_mut().filter(|harmed| harmed.offline) else {
+                    return Err(format!("nothing was corrupted, yet after {end:?}: {corrupt}"));
+                };
+                harmed.named = true;
+                self.world.mark("damage_named");
             }
         }
         for (key, partition) in &mut self.partitions {
             partition.deleting = false;
-            partition.oracle.recovered(end, node.store.bounds(node.slots[key]))?;
+            let bounds = node.store.bounds(node.slots[key]);
+            let log_end = bounds.log_end.get().0;
+            if let Some(target) = partition.truncating.take() {
+                partition.oracle.truncated(end, target, log_end)?;
+                partition.renew_producer();
+            }
+            if let Some(harmed) = &mut partition.harmed {
+                if std::mem::take(&mut harmed.start_lost) {
+                    partition.oracle.start_lost();
+                }
+                let silent_from = std::mem::replace(&mut harmed.silent_from, i64::MAX);
+                if partition.oracle.damaged(log_end, harmed.named, silent_from) {
+                    self.world.mark(if harmed.named { "named_loss" } else { "silent_loss" });
+                    partition.renew_producer();
+                }
+            }
+            partition.oracle.recovered(end, bounds)?;
         }
         self.node = Some(node);
         Ok(())
@@ -280,7 +339,11 @@ impl Story {
             match self.below(20) {
                 0..12 => self.produce(key)?,
                 12..18 => self.fetch(key),
-                18 => self.delete_records(key)?,
+                18 => match self.below(8) {
+                    0 => self.truncate(key)?,
+                    1 if self.below(3) == 0 => self.recreate(key)?,
+                    _ => self.delete_records(key)?,
+                },
                 _ => self.world.pass(self.below(1_000_000_000)),
             }
         }
@@ -319,7 +382,9 @@ impl Story {
         let (now, wall_ms) = (node.io.now(), node.io.wall_ms());
         let end = node.store.bounds(slot).log_end.get().0;
         let result = node.store.append(slot, &batch.bytes, node.io.pool(), now, wall_ms);
-        let oracle = &mut self.partitions.get_mut(&key).expect("known").oracle;
+        let partition = self.partitions.get_mut(&key).expect("known");
+        let excused = partition.is_named();
+        let oracle = &mut partition.oracle;
         match result {
             Ok(Appended { base_offset, duplicate: true, .. }) => {
                 self.world.mark("duplicate");
@@ -329,10 +394,11 @@ impl Story {
             Err(NotAppended::NoMemory) => self.world.mark("append_without_memory"),
             Err(NotAppended::Refused(Refused::KafkaStorageError)) => {
                 self.world.mark("append_refused");
-                if self.dead.is_none() && !self.plan.tight && !self.troubled {
+                if self.dead.is_none() && !self.plan.tight && !self.troubled && !excused {
                     return Err(format!("{}: refused without a reason", oracle.name));
                 }
             }
+            Err(NotAppended::Refused(Refused::NotLeaderOrFollower)) if partition.truncating.is_some() => {}
             Err(NotAppended::Refused(other)) => {
                 return Err(format!("{}: refused with {other:?}", oracle.name));
             }
@@ -350,15 +416,13 @@ impl Story {
             let partition = self.partitions.get_mut(&key).expect("known");
             if partition.oracle.durability != Durability::Durable {
                 // Acked batches may be gone, and with them the producer's sequence: a new producer begins.
-                partition.producer.id = partition.producer.id.map(|id| id + 100);
-                partition.producer.next = 0;
-                partition.producer.pending.clear();
+                partition.renew_producer();
                 continue;
             }
             let mut pending = std::mem::take(&mut partition.producer.pending);
             for batch in &pending {
                 for _ in 0..1000 {
-                    if self.append(key, batch)? || self.dead.is_some() {
+                    if self.append(key, batch)? || self.dead.is_some() || self.partitions[&key].is_named() {
                         break;
                     }
                     self.turn(10)?;
@@ -389,7 +453,8 @@ impl Story {
     fn delete_records(&mut self, key: PartitionKey) -> Verdict {
         let node = self.node.as_mut().expect("a run");
         let partition = self.partitions.get_mut(&key).expect("known");
-        if partition.deleting || self.dead.is_some() || self.world.below(3) > 0 {
+        let busy = partition.deleting || partition.truncating.is_some();
+        if busy || self.dead.is_some() || self.world.below(3) > 0 {
             return Ok(());
         }
         let slot = node.slots[&key];
@@ -412,6 +477,7 @@ impl Story {
         }
         let keys: Vec<PartitionKey> = self.partitions.keys().copied().collect();
         for key in keys {
+            self.follow_truncation(key)?;
             self.take_acks(key)?;
         }
         for (id, outcome) in std::mem::take(&mut self.node().finished) {
@@ -431,6 +497,8 @@ impl Story {
                 let hw = |slot| node.store.bounds(slot).high_watermark.get().0;
                 self.dead = Some(node.slots.iter().map(|(key, slot)| (*key, hw(*slot))).collect());
             }
+            // Of a log that was deleted meanwhile.
+            Event::LogStart(slot) if !self.node().slots.values().any(|other| *other == slot) => {}
             Event::LogStart(slot) if self.dead.is_some() => {
                 let key = self.node().slots.iter().find(|(_, s)| **s == slot).map(|(key, _)| *key);
                 let name = &self.partitions[&key.expect("a slot of ours")].oracle.name;
@@ -445,11 +513,19 @@ impl Story {
                 partition.oracle.log_start_durable(start);
             }
             Event::Corrupt(slot, corrupt) => {
+                let key = self.node().slots.iter().find(|(_, s)| **s == slot).map(|(key, _)| *key);
+                let partition = self.partitions.get_mut(&key.expect("a slot of ours")).expect("known");
+                if let Some(harmed) = partition.harmed.as_mut().filter(|harmed| harmed.offline) {
+                    harmed.named = true;
+                    self.world.mark("damage_named");
+                    return Ok(());
+                }
                 let (bounds, files) = (self.node().store.bounds(slot), self.node().store.describe(slot));
                 return Err(format!("nothing was corrupted, yet: {corrupt}\n{bounds:?}\n{files:#?}"));
             }
             Event::Stopped => self.stopped = true,
-            Event::HighWatermark(_) | Event::Opened(_) | Event::Deleted(_) | Event::NoSpace(_) => {}
+            Event::Deleted(key) => self.deleted(key)?,
+            Event::HighWatermark(_) | Event::Opened(_) | Event::NoSpace(_) => {}
         }
         Ok(())
     }
@@ -489,17 +565,25 @@ impl Story {
         let Some((key, from, until)) = self.reads.remove(&id) else { return Ok(None) };
         let node = self.node.as_ref().expect("a run");
         let start = node.store.bounds(node.slots[&key]).log_start.get().0;
-        let oracle = &mut self.partitions.get_mut(&key).expect("known").oracle;
+        let partition = self.partitions.get_mut(&key).expect("known");
+        let excused = partition.is_named();
+        let oracle = &mut partition.oracle;
         match outcome {
             Outcome::Records(bytes) => {
                 let found = parse(&bytes).map_err(|e| format!("{}: fetch from {from}: {e}", oracle.name))?;
-                if found.is_empty() && from < until && from >= start {
-                    return Err(format!("{}: a fetch from {from} below {until} found nothing", oracle.name));
+                // What a truncation drops may be gone before the log ends there.
+                let cutting = partition.truncating.is_some();
+                if found.is_empty() && from < until && from >= start && !cutting {
+                    let bounds = node.store.bounds(node.slots[&key]);
+                    let name = &oracle.name;
+                    return Err(format!(
+                        "{name}: a fetch from {from} below {until} found nothing in {bounds:?}"
+                    ));
                 }
                 oracle.fetched(from, until, &found).map(Some)
             }
             Outcome::Refused(Refused::OffsetOutOfRange) if from < start => Ok(None),
-            Outcome::Refused(_) if self.troubled => Ok(None),
+            Outcome::Refused(_) if self.troubled || excused => Ok(None),
             Outcome::Refused(refused) => Err(format!("{}: fetch from {from}: {refused:?}", oracle.name)),
         }
     }
@@ -523,6 +607,9 @@ impl Story {
                 let id = self.node().read(slot, request);
                 self.reads.insert(id, (key, next, hw));
                 let Some(bytes) = self.wait_for(id)? else {
+                    if self.partitions[&key].is_named() {
+                        break;
+                    }
                     // Deleted while it was read.
                     let start = self.node().bounds(key).log_start.get().0;
                     if start <= next {
@@ -544,7 +631,7 @@ impl Story {
                 next = reached;
             }
             let now_start = self.node().bounds(key).log_start.get().0;
-            self.partitions[&key].oracle.complete(now_start, &seen)?;
+            self.partitions[&key].oracle.complete(now_start, next, &seen)?;
         }
         Ok(())
     }
@@ -555,15 +642,22 @@ impl Story {
         loop {
             let at = self.node().finished.iter().position(|(other, _)| *other == id);
             if let Some(at) = at {
-                self.reads.remove(&id);
+                let of = self.reads.remove(&id).map(|(key, ..)| key);
+                let named = of.is_some_and(|key| self.partitions[&key].is_named());
                 return match self.node().finished.remove(at).1 {
                     Outcome::Records(bytes) => Ok(Some(bytes)),
                     Outcome::Refused(Refused::OffsetOutOfRange) => Ok(None),
+                    Outcome::Refused(_) if named => Ok(None),
                     Outcome::Refused(refused) => Err(format!("a fetch was refused with {refused:?}")),
                 };
             }
             if self.node().io.now().since_ms(start) > CALM_MS_MAX {
-                return Err("a fetch never ended".to_string());
+                let (key, from, until) = self.reads[&id];
+                let (bounds, partition) = (self.node().bounds(key), &self.partitions[&key]);
+                let (name, harmed) = (&partition.oracle.name, partition.harmed);
+                return Err(format!(
+                    "{name}: a fetch from {from} below {until} never ended: {bounds:?} {harmed:?}"
+                ));
             }
             self.node().turn(100);
             for event in std::mem::take(&mut self.node().events) {
@@ -588,15 +682,23 @@ impl Story {
         if std::env::var_os("SIM_LOG").is_some() {
             self.show(&mut node);
         }
+        let end = match end {
+            End::Kill if self.failed_flushes() > self.failed_before => End::KillAfterFailedFlush,
+            end => end,
+        };
         match end {
-            End::Kill => self.world.kill(node.process),
-            _ => self.world.crash(),
+            End::Crash => self.world.crash(),
+            _ => self.world.kill(node.process),
         }
         drop(node);
         if self.below(2) == 0 {
             self.world.pass(self.below(20_000_000_000));
         }
         Ok(end)
+    }
+
+    fn failed_flushes(&self) -> u64 {
+        self.world.cover("flush_failed") + self.world.cover("dsync_failed")
     }
 
     /// Prints where every log stands: for a failure that is replayed.
@@ -649,7 +751,8 @@ impl Story {
         self.plan.tight = false;
         self.start(end)?;
         let keys: Vec<PartitionKey> = self.partitions.keys().copied().collect();
-        let mut left = keys.clone();
+        let mut left: Vec<PartitionKey> = keys.clone();
+        left.retain(|key| !self.partitions[key].may_be_offline());
         let start = self.node().io.now();
         while !left.is_empty()
             || self.partitions.values().any(|p| p.oracle.waits() > 0)
@@ -685,6 +788,22 @@ impl Story {
 }
 
 impl Partition {
+    /// Its damage was named: what is refused has a reason.
+    fn is_named(&self) -> bool {
+        self.harmed.is_some_and(|harmed| harmed.named)
+    }
+
+    fn may_be_offline(&self) -> bool {
+        self.harmed.is_some_and(|harmed| harmed.offline)
+    }
+
+    /// Acked batches may be gone, and with them the producer's sequence: a new producer begins.
+    fn renew_producer(&mut self) {
+        self.producer.id = self.producer.id.map(|id| id + 100);
+        self.producer.next = 0;
+        self.producer.pending.clear();
+    }
+
     /// Finds the bytes of a batch in one of the log's segments.
     fn locate(
         &mut self,

@@ -29,6 +29,8 @@ pub struct File {
     allocated: BTreeSet<u64>,
     /// Pages whose extents are written, and durably so.
     written: BTreeSet<u64>,
+    /// Pages that cannot be read until they are written again.
+    unreadable: BTreeSet<u64>,
     pending: Vec<Change>,
 }
 
@@ -94,6 +96,25 @@ pub struct Damage {
 }
 
 impl File {
+    /// What stands on the disk changes by itself: rot, or another file's write that went astray.
+    pub fn overwrite(&mut self, offset: u64, data: &[u8]) {
+        for image in [&mut self.live, &mut self.flushed] {
+            image.write(offset, data);
+        }
+        let pages = pages(offset..offset + data.len() as u64);
+        self.allocated.extend(pages.clone());
+        self.written.extend(pages);
+    }
+
+    /// The page at this position cannot be read any more.
+    pub fn spoil(&mut self, position: u64) {
+        self.unreadable.insert(position / PAGE);
+    }
+
+    pub fn is_readable(&self, range: Range<u64>) -> bool {
+        self.unreadable.range(pages(range)).next().is_none()
+    }
+
     /// Notes a write that is in flight from now on.
     pub fn begin_write(&mut self, id: u64, offset: u64, data: Rc<[u8]>) {
         self.pending.push(Change { id, what: What::Write { offset, data }, state: State::InFlight });
@@ -111,7 +132,11 @@ impl File {
             *data = data[..len].into();
         }
         self.live.write(*offset, data);
-        self.allocated.extend(pages(*offset..*offset + data.len() as u64));
+        let pages = pages(*offset..*offset + data.len() as u64);
+        self.allocated.extend(pages.clone());
+        pages.for_each(|page| {
+            self.unreadable.remove(&page);
+        });
         change.state = State::Landed;
         self.pending.push(change);
         true
@@ -218,6 +243,9 @@ impl File {
             self.make_durable(&change.what);
         }
         before.retain(|c| matches!(c.what, What::Write { .. }));
+        if let What::Write { offset, data } = &own.what {
+            before.iter_mut().for_each(|earlier| earlier.supersede(*offset, data));
+        }
         self.pending.splice(0..0, before);
         self.make_durable(&own.what);
     }
@@ -339,6 +367,21 @@ impl File {
                 self.flushed.set_len(*len);
                 self.written.split_off(&len.div_ceil(PAGE));
             }
+        }
+    }
+}
+
+impl Change {
+    /// A later write has become durable before this one: what both hold of the disk is the later one's.
+    fn supersede(&mut self, later: u64, bytes: &[u8]) {
+        let What::Write { offset, data } = &mut self.what else { return };
+        let (from, to) = (later.max(*offset), (later + bytes.len() as u64).min(*offset + data.len() as u64));
+        if from < to {
+            let mut patched = data.to_vec();
+            let at = (from - *offset) as usize;
+            let piece = &bytes[(from - later) as usize..(to - later) as usize];
+            patched[at..at + piece.len()].copy_from_slice(piece);
+            *data = patched.into();
         }
     }
 }

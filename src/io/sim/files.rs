@@ -277,7 +277,11 @@ impl Core {
 
     fn read(&mut self, file: FileRef, offset: u64, mut into: Block, at: u32, len: u32) -> Outcome {
         let fault = self.draw_fault(OpKind::Read);
-        let result = self.disks[file.disk].1.file(file.node).map(|file| &file.live).and_then(|live| {
+        let result = self.disks[file.disk].1.file(file.node).and_then(|file| {
+            let live = &file.live;
+            if !file.is_readable(offset..offset + u64::from(len)) {
+                return Err(Errno::IO);
+            }
             let there = live.len().saturating_sub(offset).min(u64::from(len)) as usize;
             // A short one is the driver's own business: it goes on until the end of the file.
             if let Some(Injected::Fails(errno)) = fault {

@@ -12,6 +12,7 @@ use super::core::{Astray, Core, Event, FileRef, IoId, Placed, ProcessId};
 use super::disk::{Disk, NodeId};
 use super::driver::{IoState, SimIo};
 use super::faults::{DiskConfig, Faults, Injected, OpKind};
+use super::file::File;
 use super::sharing::Bell;
 use crate::io::buffer::RecvPool;
 use crate::io::{Errno, Op};
@@ -145,14 +146,27 @@ impl World {
 
     /// Flips one bit at rest.
     pub fn rot(&self, path: &Path, offset: u64, bit: u8) {
+        self.at_rest(path, "rot", |file| {
+            let byte = file.live.bytes(offset, 1)[0] ^ (1 << bit);
+            file.overwrite(offset, &[byte]);
+        });
+    }
+
+    /// Bytes at rest change: a write that was meant for another place, or was lost.
+    pub fn overwrite(&self, path: &Path, offset: u64, data: &[u8]) {
+        self.at_rest(path, "overwritten", |file| file.overwrite(offset, data));
+    }
+
+    /// The 4096 bytes around a position cannot be read any more, until they are written.
+    pub fn spoil(&self, path: &Path, position: u64) {
+        self.at_rest(path, "spoiled", |file| file.spoil(position));
+    }
+
+    fn at_rest(&self, path: &Path, name: &'static str, change: impl FnOnce(&mut File)) {
         let mut core = self.core();
-        let file = core.file_at(path, Disk::find).expect("a file to rot");
-        let file = core.disks[file.disk].1.file_mut(file.node).expect("a file to rot");
-        for image in [&mut file.live, &mut file.flushed] {
-            let byte = image.bytes(offset, 1)[0] ^ (1 << bit);
-            image.write(offset, &[byte]);
-        }
-        core.mark("rot");
+        let file = core.file_at(path, Disk::find).expect("a file");
+        change(core.disks[file.disk].1.file_mut(file.node).expect("a file"));
+        core.mark(name);
     }
 
     /// This range of a file would be there after a power cut now, as it is read now: its bytes, its length, every directory

@@ -214,7 +214,9 @@ impl Log {
             let steps = replace_steps(core, &self.dir, STATE_NAME, Step::WriteState);
             self.start(core, Job::new(self.index(), Kind::State, None, steps));
         }
-        if self.has_directory && self.setup != Setup::Idle && self.truncation.is_none() {
+        // A truncation waits until what is staged is flushed: that takes files as ever.
+        let cutting = self.truncation.as_ref().is_some_and(|truncation| !truncation.is_flushing());
+        if self.has_directory && self.setup != Setup::Idle && !cutting {
             self.attend_files(core);
             self.attend_zeros(core);
         }

@@ -131,6 +131,8 @@ pub struct Log {
     pub appended: bool,
     /// What recovery found, and the files do not say.
     pub unrecorded: bool,
+    /// Files of a damaged log beside those of its segments.
+    pub strays: Vec<PathBuf>,
     /// Last append or read.
     pub used: Mono,
     /// When idle files are looked for.
@@ -192,6 +194,7 @@ impl Log {
             corrupt_from: None,
             appended: false,
             unrecorded: false,
+            strays: Vec::new(),
             used: Mono(0),
             idle_at: None,
             open_wanted: None,
@@ -510,6 +513,7 @@ impl Log {
         };
         self.next_ordinal = self.segments.back().map_or(0, |s| s.ordinal + 1).max(own);
         self.unrecorded = recovered.unrecorded;
+        self.strays = recovered.strays;
         let next_offset = recovered.next_offset;
         let place =
             self.segments.back().map_or(Place::default(), |s| Place { ordinal: s.ordinal, position: s.end });

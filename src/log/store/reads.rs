@@ -90,6 +90,11 @@ impl Store {
             }
             Walked::Damaged { position, offset, what } => {
                 let stop = offset.max(log.log_start);
+                if log.corrupt_from.is_some_and(|known| known <= stop) && read.request.from < stop {
+                    // What is in front of the damage does not check without it: it is not served, either.
+                    log.corrupt_from = Some(read.request.from);
+                    return ReadPlan::Refused(Refused::KafkaStorageError);
+                }
                 log.corrupt_from = Some(log.corrupt_from.map_or(stop, |c| c.min(stop)));
                 let corrupt = log.corrupt(ordinal, position, what);
                 core.events.push(Event::Corrupt(slot, corrupt));

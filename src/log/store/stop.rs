@@ -31,6 +31,10 @@ impl Log {
         if self.stop == Stop::Stopped {
             return;
         }
+        if self.truncation.is_some() {
+            // It comes back when it is through: before, nobody knows where the log ends.
+            return;
+        }
         if !self.is_flushed() {
             self.flush_now = true;
             mark_dirty(self, core);

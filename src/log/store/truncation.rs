@@ -73,13 +73,20 @@ pub struct Truncation {
     phase: Phase,
 }
 
+impl Truncation {
+    /// Everything staged is still to be flushed; nothing is cut yet.
+    pub fn is_flushing(&self) -> bool {
+        matches!(self.phase, Phase::Flush)
+    }
+}
+
 impl Store {
     pub(super) fn begin_truncation(&mut self, slot: LogSlot, target: Offset) -> Result<(), Refused> {
         let (log, core) = self.log_and_core(slot).ok_or(Refused::UnknownTopicOrPartition)?;
         if core.dead.is_some() || log.read_only || core.stopping {
             return Err(Refused::KafkaStorageError);
         }
-        if target < log.log_start {
+        if target < log.log_start_wanted {
             return Err(Refused::OffsetOutOfRange);
         }
         if target >= log.log_end() || log.truncation.as_ref().is_some_and(|t| t.target <= target) {
@@ -139,7 +146,13 @@ impl Store {
                 }
                 return false;
             }
-            Phase::Failed => return false,
+            Phase::Failed => {
+                let Store { logs, core, .. } = self;
+                if let Some(log) = logs[index as usize].log.as_deref_mut() {
+                    mark_todo(log, core);
+                }
+                return false;
+            }
             _ => {}
         }
         if let Some(log) = self.logs[index as usize].log.as_deref_mut() {
@@ -252,7 +265,7 @@ impl Log {
             None => find_cut(&read, uuid, &blocks),
         };
         match found {
-            CutAt::Cut { end, next_offset, check } => Phase::Record(Cut { ordinal, end, next_offset, check }),
+            CutAt::Cut { end, next_offset, check } => Phase::Found(Cut { ordinal, end, next_offset, check }),
             CutAt::Earlier if entry > 0 => Phase::Search { entry: entry - 1, bytes },
             CutAt::Earlier => Phase::Found(Cut {
                 ordinal,
@@ -322,6 +335,9 @@ impl Log {
         self.ledger = Ledger::new(Reach { place, next_offset: cut.next_offset });
         self.marks = Marks::default();
         self.high_watermark = self.high_watermark.min(cut.next_offset);
+        // A log that began inside the batch that was dropped begins at its end.
+        self.log_start = self.log_start.min(cut.next_offset);
+        self.log_start_wanted = self.log_start_wanted.min(cut.next_offset);
         self.stage = Stage::default();
         self.tail.clear();
         self.state.checkpointed = None;

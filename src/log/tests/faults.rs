@@ -223,3 +223,23 @@ fn planted_bugs_turn_the_flush_check_red() {
     });
     assert!(red, "a retry after an error is noticed");
 }
+
+#[test]
+fn a_read_of_a_group_whose_header_is_damaged_ends() {
+    for at in [8, 32, 64, 72, 76] {
+        let mut rig = Rig::new(21, Faults::none());
+        let slot = rig.store.create(key(0), config());
+        for name in 0..3 {
+            rig.append(slot, &batch(name, 2, 3000)).expect("room");
+        }
+        assert!(rig.run(10_000, |rig| rig.high_watermark(slot) == Offset(6)));
+        rig.cold_only(slot);
+        rig.world.rot(super::rig::segment_path(key(0), 0).as_ref(), 4096 + at, 1);
+        for from in [0, 3, 5] {
+            let request =
+                ReadRequest { from: Offset(from), until: Offset(6), bytes_max: 1 << 20, at_least_one: true };
+            let plan = rig.read(slot, request);
+            assert!(!matches!(plan, ReadPlan::Ready(_)) || from > 0, "byte {at} from {from}");
+        }
+    }
+}
