@@ -182,7 +182,7 @@ fn explain(error: &io::Error, release: &str, disabled: &str, seccomp: bool) -> F
             found,
             means: "the container runtime blocks io_uring (Docker's default profile does)".into(),
             tries: vec![
-                "--security-opt seccomp=seccomp.json        (corelog generate seccomp > seccomp.json)".into(),
+                "--security-opt seccomp=unconfined     (or a profile that allows io_uring_setup, _enter and _register)".into(),
             ],
         },
         _ => Fatal {
@@ -191,7 +191,6 @@ fn explain(error: &io::Error, release: &str, disabled: &str, seccomp: bool) -> F
             found,
             means: "the kernel refused a ring".into(),
             tries: vec![
-                "corelog check".into(),
                 "look at the limits of memory and open files: ulimit -a".into(),
             ],
         },
