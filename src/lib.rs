@@ -51,12 +51,15 @@
 //! | bytes | wire, shard, server, broker, client, loadgen |
 //! | clap | cli |
 //! | crc32c | wire::batch, log, controller, calibrate, loadgen |
+//! | crossbeam_utils | io |
 //! | flate2 | wire |
+//! | glommio | io |
 //! | hdrhistogram | base::metrics, loadgen, cli |
 //! | io_uring | io |
 //! | kafka_wire | wire |
 //! | kafka_wire_core | wire |
 //! | libc | io |
+//! | loom | io |
 //! | lz4_flex | wire |
 //! | serde | config, controller, loadgen, cli |
 //! | serde_json | controller, calibrate, loadgen, cli |

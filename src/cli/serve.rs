@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::base::error::Fatal;
-use crate::broker::start::{self, Facts, Options};
+use crate::broker::configure::Options;
+use crate::broker::start::{self, Facts};
 use crate::cli::environment;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output::print;
@@ -21,9 +22,18 @@ pub struct ServeArgs {
     /// Address for clients; port 0 takes a free one, which is printed
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Threads that each own a core and its partitions
+    /// Threads that each own a core and its partitions; as many as CPUs by default
     #[arg(long, value_name = "N")]
     shards: Option<u16>,
+    /// CPUs for the shards, as in 2-5,8; all that the process may use by default
+    #[arg(long, value_name = "LIST")]
+    cpus: Option<String>,
+    /// Whom clients see: one broker, or each shard as a broker of its own, so that they connect to the core that owns a partition
+    #[arg(long, value_name = "broker|shards")]
+    advertise: Option<String>,
+    /// How shards reach the kernel: auto, or the name of a driver (`corelog version --format json` lists them)
+    #[arg(long, value_name = "NAME")]
+    runtime: Option<String>,
     /// A TOML file with Kafka's property names, or a server.properties
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -55,6 +65,9 @@ pub fn run(args: ServeArgs) -> Outcome {
         data_dir: args.data_dir,
         listen: args.listen,
         shards: args.shards,
+        cpus: args.cpus,
+        advertise: args.advertise,
+        runtime: args.runtime,
         config_file: args.config,
         dev: args.dev,
         ready_file: args.ready_file,
@@ -87,6 +100,7 @@ fn as_json(facts: &Facts) -> serde_json::Value {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "shards": facts.shards,
+        "runtime": facts.runtime,
         "durability": facts.durability,
         "relaxed_topics": facts.relaxed_topics,
         "partitions": facts.partitions,
@@ -120,7 +134,7 @@ fn exit(fatal: &Fatal) -> Exit {
         "metadata-corrupt",
         "listener-failed",
         "listener-unknown-host",
-        "more-shards-than-served",
+        "bad-cpu-list",
         "port-in-use",
     ];
     if fatal.code.starts_with("bad-config") {

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::cli::exit::Outcome;
 use crate::cli::output::Format;
+use crate::config::runtime::Runtime;
 
 #[derive(Args, Debug)]
 pub struct VersionArgs {
@@ -24,7 +25,7 @@ pub fn run(args: &VersionArgs) -> Outcome {
                 "revision": revision,
                 "profile": profile,
                 "target": std::env::consts::ARCH,
-                "runtimes": ["uring"],
+                "runtimes": Runtime::built().collect::<Vec<_>>(),
                 "allocator": "system",
             })
         },

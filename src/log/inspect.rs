@@ -2,13 +2,14 @@
 //! direct. It knows no topics: partition and data directory are whatever the first segment says.
 //!
 //! The last segment of a running or crashed log ends in the middle of things: what stands behind its last good group is told, and is a problem
-//! only where a later group proves that it had been flushed.
+//! only where a later group, or the state file, proves that it had been flushed.
 
 use std::path::Path;
 
-use super::checkpoint::{NotCheckpoint, PRODUCERS_NAME, STATE_NAME, State};
+use super::checkpoint::{Mark, NotCheckpoint, PRODUCERS_NAME, STATE_NAME, State};
 use super::format::{
     GroupHeader, NotHeader, PrevEnd, SEGMENT_HEADER_BYTES, SegmentHeader, index_name, parse_segment_name,
+    segment_name,
 };
 use super::index::{Index, Reach};
 use super::producers::Producers;
@@ -116,6 +117,7 @@ pub fn dump(
 pub fn verify(source: &mut dyn Source, dir: &Path) -> Result<Verified, OpenError> {
     let mut verified = Verified::default();
     let segments = segments(source, dir)?;
+    let marks = marks(source, dir, &segments)?;
     let last = segments.iter().rposition(|s| s.header.is_ok());
     let mut before: Option<&SegmentHeader> = None;
     for (i, segment) in segments.iter().enumerate() {
@@ -136,7 +138,14 @@ pub fn verify(source: &mut dyn Source, dir: &Path) -> Result<Verified, OpenError
         }
         before = Some(header);
         verified.segments += 1;
-        verify_segment(source, dir, segment, header, check, &mut verified)?;
+        let here = marks.iter().filter(|mark| mark.is_in(segment.ordinal, header.uuid));
+        let flushed = here.map(|mark| mark.end).max().unwrap_or(0);
+        verify_segment(source, dir, segment, (header, check, flushed), &mut verified)?;
+    }
+    let newest = last.map(|last| segments[last].ordinal);
+    if let Some(lost) = marks.iter().map(|mark| mark.ordinal).filter(|named| Some(*named) > newest).max() {
+        let what = "segment that the state file knows is missing";
+        verified.problems.push(Corrupt { file: dir.join(segment_name(lost)), position: 0, what });
     }
     verify_checkpoints(source, dir, &segments, &mut verified)?;
     Ok(verified)
@@ -153,12 +162,24 @@ fn misfit(before: Option<&SegmentHeader>, header: &SegmentHeader) -> Option<&'st
     }
 }
 
+/// The places that the state file knows to be flushed; none if it is missing, damaged, or another partition's.
+fn marks(source: &mut dyn Source, dir: &Path, segments: &[SegmentFile]) -> Result<Vec<Mark>, OpenError> {
+    let entry = list(source, dir)?.into_iter().find(|e| e.name == STATE_NAME && !e.is_dir);
+    let Some(entry) = entry else { return Ok(Vec::new()) };
+    let bytes = read_checkpoint(source, &dir.join(STATE_NAME), entry.len)?;
+    let Some(state) = bytes.and_then(|bytes| State::decode(&bytes).ok()) else { return Ok(Vec::new()) };
+    let mut headers = segments.iter().filter_map(|s| s.header.as_ref().ok());
+    let ours = headers.all(|(h, _)| h.key == state.key && h.directory == state.directory);
+    let marks = state.clean.map(|clean| clean.mark).into_iter().chain(state.flushed);
+    Ok(if ours { marks.collect() } else { Vec::new() })
+}
+
+/// `flushed`: up to where the state file knows that the segment was flushed.
 fn verify_segment(
     source: &mut dyn Source,
     dir: &Path,
     segment: &SegmentFile,
-    header: &SegmentHeader,
-    check: u32,
+    (header, check, flushed): (&SegmentHeader, u32, u64),
     verified: &mut Verified,
 ) -> Result<(), OpenError> {
     let corrupt = |position, what| Corrupt { file: dir.join(&segment.name), position, what };
@@ -181,10 +202,10 @@ fn verify_segment(
     verified.batches += batches;
     verified.bytes += walk.end;
     let Some(stop) = stop else { return Ok(()) };
-    let flushed = match stop {
+    let flushed = flushed.max(match stop {
         Stop::Misplaced { flushed_through, .. } => flushed_through.max(later.flushed_through),
         _ => later.flushed_through,
-    };
+    });
     let found = corrupt(walk.end, stop.text());
     if segment.sealed.is_some() || flushed > walk.end || matches!(stop, Stop::Unreadable | Stop::Newer(_)) {
         verified.problems.push(found);

@@ -26,6 +26,7 @@ pub mod format;
 pub mod fuzz;
 pub mod index;
 pub mod inspect;
+pub mod marks;
 pub mod producers;
 pub mod read;
 pub mod reader;

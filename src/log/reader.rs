@@ -28,6 +28,8 @@ pub struct SegmentReader<'a> {
     source: &'a mut dyn Source,
     file: FileId,
     len: u64,
+    /// Bytes read at once.
+    step: u64,
     block: Option<Block>,
     /// File position of the block.
     start: u64,
@@ -44,6 +46,7 @@ impl<'a> SegmentReader<'a> {
             source,
             file,
             len,
+            step: BLOCK_BYTES as u64,
             block: None,
             start: 0,
             unreadable: None,
@@ -51,6 +54,12 @@ impl<'a> SegmentReader<'a> {
             stitched: [0; PEEK_BYTES_MAX],
             bytes_read: 0,
         }
+    }
+
+    /// As `new`, for a look at one place: reads no more than the blocks that hold it.
+    pub fn for_a_look(source: &'a mut dyn Source, file: FileId, len: u64) -> SegmentReader<'a> {
+        let asked = u64::MAX;
+        SegmentReader { step: ALIGN as u64, asked, ..SegmentReader::new(source, file, len) }
     }
 
     /// Length of the file, as far as is known.
@@ -122,7 +131,7 @@ impl<'a> SegmentReader<'a> {
 
     /// Has the block of `position` loaded; returns where in it the position is.
     fn load(&mut self, position: u64) -> Result<usize, Missing> {
-        let start = position - position % BLOCK_BYTES as u64;
+        let start = position - position % self.step;
         if self.block.is_none() || start != self.start {
             self.fetch(start);
         }
@@ -139,7 +148,7 @@ impl<'a> SegmentReader<'a> {
         self.block = None;
         self.unreadable = None;
         self.start = start;
-        let wanted = self.len.saturating_sub(start).min(BLOCK_BYTES as u64) as usize;
+        let wanted = self.len.saturating_sub(start).min(self.step) as usize;
         if wanted == 0 {
             return;
         }
@@ -186,7 +195,7 @@ impl<'a> SegmentReader<'a> {
 
     fn ask_ahead(&mut self, start: u64) {
         let block = BLOCK_BYTES as u64;
-        let mut next = self.asked.max(start + block);
+        let mut next = self.asked.max(start.saturating_add(block));
         while next <= start + READ_AHEAD_BLOCKS * block && next < self.len {
             self.source.read_ahead(
                 self.file,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::decide::Row;
+use super::decide::{ROWS, Row};
 use super::epochs::EpochCache;
 use super::format::SegmentHeader;
 use super::index::Index;
@@ -29,6 +29,8 @@ pub struct Recovered {
     pub generation: u32,
     /// Number of the last state file; 0 without one.
     pub state_seq: u64,
+    /// The next start would have to look again: the end was found by a walk, or derived files are missing. A clean stop writes them.
+    pub unrecorded: bool,
     /// Where and why reading stops. Set: nothing may be appended, removed or truncated.
     pub offline: Option<Corrupt>,
     pub report: Report,
@@ -60,6 +62,21 @@ pub struct SegmentMeta {
     pub index_stored: bool,
     /// Its end was found by recovery. Never recycle the file: a dead process may still be writing to it.
     pub crash_ended: bool,
+}
+
+/// What the recoveries of a store's logs met, all together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// How often each row of the decision table applied, by its place in the table.
+    pub rows: [u64; ROWS],
+    pub bytes_scanned: u64,
+}
+
+impl Totals {
+    pub fn add(&mut self, report: &Report) {
+        self.bytes_scanned += report.bytes_scanned;
+        report.rows.iter().for_each(|row| self.rows[*row as usize] += 1);
+    }
 }
 
 /// What happened, for the log and for coverage counters.

@@ -34,7 +34,7 @@ use super::survey::{Found, Survey, read_checkpoint, survey};
 use crate::base::error::Corrupt;
 use crate::base::ids::{LeaderEpoch, PartitionKey, Uuid};
 use crate::base::offset::Offset;
-use crate::io::{Op, OpenMode};
+use crate::io::{FileId, Op, OpenMode};
 
 /// What recovery is told.
 #[derive(Clone, Copy, Debug)]
@@ -260,7 +260,7 @@ impl<'a> Recovery<'a> {
             let fits = mark.next_offset == found.header.base_offset && mark.last_check == found.check;
             return Ok(header_only && fits);
         }
-        self.with_reader(found, |reader| {
+        self.look(found, |reader| {
             let head = reader.peek(mark.last_group, GROUP_HEADER_BYTES).ok();
             head.and_then(|head| GroupHeader::decode(head).ok()).is_some_and(|group| {
                 group.segment == mark.segment
@@ -364,13 +364,27 @@ impl<'a> Recovery<'a> {
         found: &Found,
         run: impl FnOnce(&mut SegmentReader) -> T,
     ) -> Result<T, OpenError> {
-        let opened = self.source.open(&found.path, OpenMode::Read);
-        let file = opened.map_err(|errno| OpenError::Io { path: found.path.clone(), errno })?;
+        let file = self.open(found)?;
         let mut reader = SegmentReader::new(self.source, file, found.len);
         let result = run(&mut reader);
         self.report.bytes_scanned += reader.bytes_read();
         self.source.close(file);
         Ok(result)
+    }
+
+    /// As `with_reader`, where one place is looked at.
+    fn look<T>(&mut self, found: &Found, run: impl FnOnce(&mut SegmentReader) -> T) -> Result<T, OpenError> {
+        let file = self.open(found)?;
+        let mut reader = SegmentReader::for_a_look(self.source, file, found.len);
+        let result = run(&mut reader);
+        self.report.bytes_scanned += reader.bytes_read();
+        self.source.close(file);
+        Ok(result)
+    }
+
+    fn open(&mut self, found: &Found) -> Result<FileId, OpenError> {
+        let opened = self.source.open(&found.path, OpenMode::Read);
+        opened.map_err(|errno| OpenError::Io { path: found.path.clone(), errno })
     }
 
     fn push(&mut self, found: &Found, walk: &Walk, index: Index, index_stored: bool) {
@@ -434,7 +448,9 @@ impl<'a> Recovery<'a> {
             (Some(_), Some(last)) => last.header.generation,
             _ => newest.saturating_add(1),
         };
+        let unrecorded = self.crashed || !self.report.rebuilt.is_empty();
         Ok(Recovered {
+            unrecorded: unrecorded && self.offline.is_none() && !self.segments.is_empty(),
             state_seq: state.map_or(0, |s| s.seq),
             segments: self.segments,
             reopen: self.reopen,

@@ -18,6 +18,7 @@ mod truncation;
 
 use std::path::PathBuf;
 
+use super::recovered::Totals;
 use crate::base::error::{Corrupt, Fatal, Refused};
 use crate::base::ids::{LeaderEpoch, PartitionKey, Uuid};
 use crate::base::limits::BLOCK_BYTES;
@@ -25,6 +26,7 @@ use crate::base::metrics::Counters;
 use crate::base::offset::{Durable, HighWatermark, LastStable, LogEnd, LogStart, Offset};
 use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Done, Errno, FileId, Mono, Op, StorageCaps};
+use crate::log::marks::Mark;
 use core::{Core, Pending};
 use partition::{Log, mark_todo};
 
@@ -398,6 +400,11 @@ impl Store {
         self.log(slot).map_or((LeaderEpoch::NONE, Offset(-1)), |log| log.epoch_end(epoch))
     }
 
+    /// When the record before `next_offset` was written, if that is known: for stamps, not for acks. Asked with ascending offsets.
+    pub fn pass_mark(&mut self, slot: LogSlot, next_offset: Offset) -> Option<Mark> {
+        self.log_and_core(slot).and_then(|(log, _)| log.marks.pass(next_offset))
+    }
+
     /// The offsets of the log; all zero for a log that was deleted.
     pub fn bounds(&self, slot: LogSlot) -> Bounds {
         self.log(slot).map_or(NO_BOUNDS, Log::bounds)
@@ -479,6 +486,11 @@ impl Store {
     /// Commit, flush and tail counters; the shard adds them to its own.
     pub fn counters(&self) -> &Counters {
         &self.core.counters
+    }
+
+    /// What opening the logs met: rows of the decision table, bytes that had to be read.
+    pub fn opened(&self) -> &Totals {
+        &self.core.opened
     }
 
     /// Segment files that were made of retired ones.

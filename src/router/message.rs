@@ -4,13 +4,15 @@
 //! of a request are answered in the order in which they were asked, one outcome each.
 
 use crate::base::error::Refused;
+use crate::base::few::Few;
 use crate::base::ids::{LeaderEpoch, PartitionKey, ShardId};
+use crate::base::metrics::Stamps;
 use crate::base::offset::{HighWatermark, LastStable, LogStart, Offset};
 use crate::log::store::{LogConfig, Records};
 use crate::wire::codec::Compression;
 
 /// Where an answer belongs: a request of a connection. The sequence is never used twice on one connection slot's generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     /// Shard of the connection.
     pub shard: ShardId,
@@ -48,7 +50,7 @@ pub struct Produce<'a> {
     /// 0, 1 or -1, checked by the server.
     pub acks: i16,
     pub timeout_ms: i32,
-    pub parts: Vec<ProducePart<'a>>,
+    pub parts: Few<ProducePart<'a>>,
 }
 
 pub struct ProducePart<'a> {
@@ -91,7 +93,7 @@ pub struct Fetch {
     pub read_committed: bool,
     /// Something of the request is answered already (an unknown partition), so the rest must not wait.
     pub at_once: bool,
-    pub parts: Vec<FetchPart>,
+    pub parts: Few<FetchPart>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -205,14 +207,18 @@ pub struct DeleteRecordsOutcome {
 pub struct Reply {
     pub ticket: Ticket,
     pub body: ReplyBody,
+    /// What the owner stamped.
+    pub stamps: Stamps,
 }
 
 pub enum ReplyBody {
-    Produce(Vec<ProduceOutcome>),
-    Fetch(Vec<FetchOutcome>),
+    Produce(Few<ProduceOutcome>),
+    Fetch(Few<FetchOutcome>),
     ListOffsets(Vec<OffsetOutcome>),
     EpochEnds(Vec<EpochEndOutcome>),
     DeleteRecords(Vec<DeleteRecordsOutcome>),
+    /// A response frame of the controller's shard; none where the connection must close.
+    Frame(Option<Vec<u8>>),
 }
 
 /// What an owner must know of a partition, from the topic's configuration.

@@ -3,18 +3,24 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use super::buffers::Buffers;
+use super::handlers::Scratch;
+use super::handover::Affinity;
 use super::pending::Pending;
-use crate::base::limits::SEND_PARTS_MAX;
-use crate::base::metrics::Stamps;
+use crate::base::few::Few;
+use crate::base::ids::ShardId;
+use crate::base::limits::{SEND_GATHER_BYTES, SEND_PARTS_MAX};
+use crate::base::metrics::{Stages, Stamp, Stamps};
 use crate::io::buffer::RecvBuf;
 use crate::io::{ConnId, Mono, SendChain, SendPart};
 use crate::router::message::Reply;
 use crate::wire::frame::FrameSplitter;
 
-/// Bytes that arrived, and how many of them are parsed.
+/// Bytes that arrived, how many of them are parsed, and in which turn they came.
 pub struct Chunk {
     pub buf: RecvBuf,
     pub at: usize,
+    pub received: Mono,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +28,8 @@ pub enum Phase {
     Open,
     /// `CloseConn` is pushed; nothing is read or answered any more.
     Closing,
+    /// `DetachConn` is pushed: it leaves for another shard.
+    Moving,
 }
 
 /// What one partition of a waiting request takes, in the server and in its shard together.
@@ -29,9 +37,9 @@ const WAITING_PART_BYTES: u64 = 256;
 
 /// A request's place in the queue of responses.
 pub enum Slot {
-    Waiting(Pending),
+    Waiting(Pending, Stamps),
     /// To be sent as soon as it is at the head.
-    Ready(Vec<SendPart>, Stamps),
+    Ready(Few<SendPart>, Stamps),
     /// acks=0: answered by nothing.
     Silent,
 }
@@ -40,18 +48,18 @@ impl Slot {
     /// Memory that it stands for.
     fn bytes_held(&self) -> u64 {
         match self {
-            Slot::Waiting(pending) => pending.parts() as u64 * WAITING_PART_BYTES,
+            Slot::Waiting(pending, _) => pending.parts() as u64 * WAITING_PART_BYTES,
             Slot::Ready(parts, _) => parts.iter().map(|part| part.as_slice().len() as u64).sum(),
             Slot::Silent => 0,
         }
     }
 
-    fn is_fetch(&self) -> bool {
-        matches!(self, Slot::Waiting(Pending::Fetch(_)))
+    pub fn bytes(bytes: Vec<u8>, stamps: Stamps) -> Slot {
+        Slot::Ready(Few::from_iter([SendPart::Bytes(bytes)]), stamps)
     }
 
-    pub fn bytes(bytes: Vec<u8>) -> Slot {
-        Slot::Ready(vec![SendPart::Bytes(bytes)], Stamps::default())
+    fn is_fetch(&self) -> bool {
+        matches!(self, Slot::Waiting(Pending::Fetch(_), _))
     }
 }
 
@@ -73,6 +81,12 @@ pub struct Connection {
     /// Bytes that the queue and the send in flight stand for.
     queue_bytes: u64,
     sending_bytes: u64,
+    /// The chain of the last send, for the next one.
+    chain: SendChain,
+    /// Stamps of the requests whose answers the send in flight holds.
+    in_send: Vec<Stamps>,
+    /// Slots at the head of the queue that are ready, and stamped so.
+    ready: usize,
     /// Fetches in the queue that wait.
     fetches: usize,
     /// What the server's budget counts for this connection, and for its inbox.
@@ -85,6 +99,9 @@ pub struct Connection {
     pub sending: bool,
     /// The peer sends no more.
     pub ended: bool,
+    pub affinity: Affinity,
+    /// Where it shall live: nothing more is parsed, and it goes when it is quiet.
+    pub moving: Option<ShardId>,
     pub last_heard: Mono,
     pub send_since: Mono,
     /// When the unfinished frame began, and its first byte's time for the stamps.
@@ -109,6 +126,9 @@ impl Connection {
             head: 0,
             queue_bytes: 0,
             sending_bytes: 0,
+            chain: SendChain::default(),
+            in_send: Vec::new(),
+            ready: 0,
             fetches: 0,
             charged: 0,
             inbox_charged: 0,
@@ -118,6 +138,8 @@ impl Connection {
             stalled: false,
             sending: false,
             ended: false,
+            affinity: Affinity::default(),
+            moving: None,
             last_heard: now,
             send_since: now,
             frame_since: None,
@@ -148,9 +170,22 @@ impl Connection {
         self.fetches > 0
     }
 
-    /// The peer took all of the last send.
-    pub fn all_sent(&mut self) {
+    /// The peer took all of the last send, which was this.
+    pub fn all_sent(
+        &mut self,
+        mut chain: SendChain,
+        now: Mono,
+        scratch: &mut Scratch,
+        stages: &mut [Stages],
+    ) {
         self.sending_bytes = 0;
+        chain.clear(|bytes| scratch.buffers.give(bytes));
+        self.chain = chain;
+        for stamps in &mut self.in_send {
+            stamps.set(Stamp::Sent, now.0);
+            stages[stamps.path as usize].record(stamps);
+        }
+        self.in_send.clear();
     }
 
     pub fn push(&mut self, slot: Slot) {
@@ -168,16 +203,17 @@ impl Connection {
     /// Copies the inbox out of the receive buffers.
     pub fn own_inbox(&mut self) {
         for chunk in self.inbox.iter_mut().filter(|chunk| chunk.buf.is_pooled()) {
-            *chunk = Chunk { buf: RecvBuf::owned(chunk.buf[chunk.at..].to_vec()), at: 0 };
+            chunk.buf = RecvBuf::owned(chunk.buf[chunk.at..].to_vec());
+            chunk.at = 0;
         }
     }
 
     /// Replaces a waiting place by its answer.
-    pub fn put(&mut self, sequence: u64, slot: Slot) {
-        if let Some(at) = sequence.checked_sub(self.head)
-            && (at as usize) < self.queue.len()
-        {
-            self.replace(at as usize, slot);
+    pub fn put(&mut self, sequence: u64, bytes: Vec<u8>) {
+        let Some(at) = sequence.checked_sub(self.head).map(|at| at as usize) else { return };
+        if let Some(Slot::Waiting(_, stamps)) = self.queue.get(at) {
+            let slot = Slot::bytes(bytes, *stamps);
+            self.replace(at, slot);
         }
     }
 
@@ -191,39 +227,86 @@ impl Connection {
     }
 
     /// Encodes a shard's reply into its place. None if nobody waits there.
-    pub fn answer(&mut self, reply: Reply) -> Option<Answered> {
+    pub fn answer(&mut self, reply: Reply, buffers: &mut Buffers) -> Option<Answered> {
         let at = reply.ticket.sequence.checked_sub(self.head)? as usize;
-        if !matches!(self.queue.get(at)?, Slot::Waiting(_)) {
+        if !matches!(self.queue.get(at)?, Slot::Waiting(..)) {
             return None;
         }
-        let Slot::Waiting(pending) = self.replace(at, Slot::Silent) else { return None };
-        let encoded = pending.answer(reply.body);
+        let Slot::Waiting(pending, mut stamps) = self.replace(at, Slot::Silent) else { return None };
+        let encoded = pending.answer(reply.body, buffers);
         if let Some(parts) = encoded.parts {
-            self.replace(at, Slot::Ready(parts, encoded.stamps));
+            stamps.merge(&reply.stamps);
+            if stamps.get(Stamp::Owned) == 0 {
+                stamps.set(Stamp::Owned, stamps.get(Stamp::Parsed));
+            }
+            self.replace(at, Slot::Ready(parts, stamps));
         }
         Some(Answered { close: encoded.close, copied_bytes: encoded.copied_bytes })
     }
 
-    /// Everything at the head that is ready, in order, up to one send's worth of parts.
-    pub fn take_owed(&mut self) -> SendChain {
-        let mut chain = SendChain::default();
-        let mut parts = 0;
-        while parts < SEND_PARTS_MAX {
-            match self.queue.front() {
-                Some(Slot::Ready(..) | Slot::Silent) => {}
-                _ => break,
+    /// Stamps the answers whose turn it is: each that is ready, up to the first that is not.
+    pub fn stamp_ready(&mut self, now: Mono) {
+        while let Some(slot) = self.queue.get_mut(self.ready) {
+            match slot {
+                Slot::Waiting(..) => return,
+                Slot::Ready(_, stamps) => stamps.set(Stamp::Replied, now.0),
+                Slot::Silent => {}
             }
+            self.ready += 1;
+        }
+    }
+
+    /// Everything at the head that is ready, in order, up to one send's worth of parts. Short answers share one.
+    pub fn take_owed(&mut self, now: Mono, buffers: &mut Buffers) -> SendChain {
+        let mut chain = std::mem::take(&mut self.chain);
+        let mut parts = 0;
+        let mut short = None;
+        while parts < SEND_PARTS_MAX && self.ready > 0 {
             self.head += 1;
-            if let Some(Slot::Ready(ready, _)) = self.queue.pop_front() {
-                parts += ready.len();
-                for part in ready {
-                    let bytes = part.as_slice().len() as u64;
-                    self.queue_bytes -= bytes;
-                    self.sending_bytes += bytes;
-                    chain.push(part);
-                }
+            self.ready -= 1;
+            let Some(Slot::Ready(ready, mut stamps)) = self.queue.pop_front() else { continue };
+            stamps.set(Stamp::Send, now.0);
+            self.in_send.push(stamps);
+            for part in ready {
+                let bytes = part.as_slice().len();
+                self.queue_bytes -= bytes as u64;
+                self.sending_bytes += bytes as u64;
+                parts += gather(&mut chain, &mut short, part, buffers);
             }
         }
+        if let Some(bytes) = short {
+            chain.push(SendPart::Bytes(bytes));
+        }
         chain
+    }
+}
+
+/// Adds a part to the chain, or to the short bytes that will be its next part: an entry of its own costs more than the copy. Returns by
+/// how many parts the chain gets longer.
+fn gather(
+    chain: &mut SendChain,
+    short: &mut Option<Vec<u8>>,
+    part: SendPart,
+    buffers: &mut Buffers,
+) -> usize {
+    match (short.as_mut(), part) {
+        (Some(run), SendPart::Bytes(bytes)) if run.len() + bytes.len() <= SEND_GATHER_BYTES => {
+            run.extend_from_slice(&bytes);
+            buffers.give(bytes);
+            0
+        }
+        (_, SendPart::Bytes(bytes)) => {
+            if let Some(run) = short.replace(bytes) {
+                chain.push(SendPart::Bytes(run));
+            }
+            1
+        }
+        (_, block) => {
+            if let Some(run) = short.take() {
+                chain.push(SendPart::Bytes(run));
+            }
+            chain.push(block);
+            1
+        }
     }
 }

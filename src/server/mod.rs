@@ -14,9 +14,11 @@
 //! - A connection's slot is reused only after `CloseConn` completed; its generation then differs, so a late reply finds nobody.
 
 mod budget;
+mod buffers;
 pub mod connection;
 pub mod dispatch;
 pub mod handlers;
+mod handover;
 pub mod metadata;
 mod pending;
 mod timeouts;
@@ -27,14 +29,17 @@ use slab::Slab;
 
 use crate::base::ids::ShardId;
 use crate::base::limits::CONNECTIONS_PER_SHARD_MAX;
+use crate::base::metrics::{Path, Stages};
 use crate::io::{ConnId, Done, Errno, ListenerId, Mono, Op, Payload, Token};
-use crate::router::message::{Message, Reply, Ticket};
+use crate::router::letter::ControlFrame;
+use crate::router::mesh::Router;
+use crate::router::message::{Message, Reply, ReplyBody, Ticket};
 use crate::shard::{Cx, Shard};
 use crate::wire::frame::FrameSplitter;
 
 use budget::Budget;
-use connection::{Chunk, Connection, Phase, Slot};
-use handlers::Metadata;
+use connection::{Chunk, Connection, Phase};
+use handlers::{Metadata, Scratch};
 
 /// Token kinds of the server's operations. Slot and generation are the connection's; for `ACCEPT` the slot is the listener.
 pub const TOKEN_ACCEPT: u8 = 16;
@@ -42,6 +47,7 @@ pub const TOKEN_RECV: u8 = 17;
 pub const TOKEN_SEND: u8 = 18;
 pub const TOKEN_CANCEL: u8 = 19;
 pub const TOKEN_CLOSE: u8 = 20;
+pub const TOKEN_DETACH: u8 = 21;
 
 /// What the server obeys, from the broker's configuration.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +58,17 @@ pub struct ServerConfig {
     pub idle_ms_max: u64,
     /// What all connections may hold together: half frames, waiting requests, answers not taken.
     pub held_bytes_max: u64,
+    /// A connection moves to another shard when this many requests in a row went there, nearly all of them; 0: never.
+    pub handover_requests: u32,
+    pub handover_interval_ms: u64,
+}
+
+/// What the server works on: its shard, the ways to the others, the metadata, and memory and time.
+pub struct On<'a> {
+    pub shard: &'a mut Shard,
+    pub router: &'a mut Router,
+    pub meta: &'a mut Metadata,
+    pub cx: Cx<'a>,
 }
 
 /// How long a peer may take with what it began.
@@ -73,12 +90,19 @@ pub struct Server {
     ready: Vec<usize>,
     stalled: Vec<usize>,
     ops: Vec<(Op, Token)>,
+    /// Of the shard call at hand.
+    replies: Vec<Reply>,
+    /// By path.
+    stages: [Stages; 3],
+    scratch: Scratch,
     next_sweep: Mono,
     stopping: bool,
     pub sent_bytes_total: u64,
     pub copied_bytes_total: u64,
     pub accepted_total: u64,
     pub closed_total: u64,
+    pub handed_over_total: u64,
+    pub adopted_total: u64,
 }
 
 impl Server {
@@ -92,12 +116,17 @@ impl Server {
             ready: Vec::new(),
             stalled: Vec::new(),
             ops: Vec::new(),
+            replies: Vec::new(),
+            stages: [Stages::default(); 3],
+            scratch: Scratch::default(),
             next_sweep: Mono(0),
             stopping: false,
             sent_bytes_total: 0,
             copied_bytes_total: 0,
             accepted_total: 0,
             closed_total: 0,
+            handed_over_total: 0,
+            adopted_total: 0,
         }
     }
 
@@ -112,17 +141,22 @@ impl Server {
         self.connections.len()
     }
 
+    /// Where the time of the requests of this path went.
+    pub fn stages(&self, path: Path) -> &Stages {
+        &self.stages[path as usize]
+    }
+
     pub fn take_ops(&mut self) -> std::vec::Drain<'_, (Op, Token)> {
         self.ops.drain(..)
     }
 
     /// Takes a completion whose token kind is the server's.
-    pub fn done(&mut self, done: Done, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    pub fn done(&mut self, done: Done, on: &mut On<'_>) {
         let token = done.token;
         match token.kind() {
-            TOKEN_ACCEPT => self.accepted(done, cx),
+            TOKEN_ACCEPT => self.accepted(done, on.cx.now),
             TOKEN_CANCEL => {}
-            TOKEN_CLOSE => self.closed(token, shard, cx),
+            TOKEN_CLOSE => self.closed(token, on),
             kind => {
                 let at = token.slot() as usize;
                 let alive = self.connections.get(at).is_some_and(|c| c.generation == token.generation());
@@ -130,22 +164,44 @@ impl Server {
                     return;
                 }
                 match kind {
-                    TOKEN_RECV => self.received(at, done, shard, meta, cx),
-                    TOKEN_SEND => self.sent(at, done, cx),
+                    TOKEN_RECV => self.received(at, done, on),
+                    TOKEN_SEND => self.sent(at, done, on.cx.now),
+                    TOKEN_DETACH => self.detached(at, done, on),
                     _ => debug_assert!(false, "token kind {kind} is not the server's"),
                 }
             }
         }
     }
 
+    /// Takes the answers that the shard has by now: those to our own connections into their places, the others onto their way.
+    pub fn collect(&mut self, on: &mut On<'_>) {
+        let mut replies = std::mem::take(&mut self.replies);
+        replies.extend(on.shard.take_replies());
+        if !replies.is_empty() {
+            let now = on.cx.clock.now();
+            for reply in replies.drain(..) {
+                if let Some(reply) = on.router.settle(reply) {
+                    self.reply(reply, now);
+                }
+            }
+        }
+        self.replies = replies;
+    }
+
     /// An answer of a shard to one of our connections.
-    pub fn reply(&mut self, reply: Reply) {
+    pub fn reply(&mut self, reply: Reply, now: Mono) {
+        let Reply { ticket, body, stamps } = reply;
+        let reply = match body {
+            ReplyBody::Frame(Some(bytes)) => return self.reply_bytes(ticket, bytes, now),
+            body => Reply { ticket, body, stamps },
+        };
         let at = reply.ticket.conn as usize;
         let Some(conn) = self.connections.get_mut(at) else { return };
         if conn.generation != reply.ticket.generation || conn.phase != Phase::Open {
             return;
         }
-        let Some(encoded) = conn.answer(reply) else { return };
+        let Some(encoded) = conn.answer(reply, &mut self.scratch.buffers) else { return };
+        conn.stamp_ready(now);
         self.budget.settle(at, conn);
         self.copied_bytes_total += encoded.copied_bytes;
         if encoded.close {
@@ -154,34 +210,50 @@ impl Server {
         self.ready.push(at);
     }
 
+    /// A frame that a connection of another shard received, for the controller, which lives here.
+    pub fn control_frame(&mut self, control: ControlFrame, on: &mut On<'_>) {
+        let ControlFrame { ticket, frame } = control;
+        if let Some(reply) = dispatch::control_frame(ticket, &frame, &self.config, &mut self.scratch, on)
+            && let Some(own) = on.router.settle(reply)
+        {
+            self.reply(own, on.cx.now);
+        }
+    }
+
     /// An answer to a request that waited for metadata.
-    pub fn reply_bytes(&mut self, ticket: Ticket, bytes: Vec<u8>) {
+    pub fn reply_bytes(&mut self, ticket: Ticket, bytes: Vec<u8>, now: Mono) {
         let at = ticket.conn as usize;
         let Some(conn) = self.connections.get_mut(at) else { return };
         if conn.generation == ticket.generation && conn.phase == Phase::Open {
-            conn.put(ticket.sequence, Slot::bytes(bytes));
+            conn.put(ticket.sequence, bytes);
+            conn.stamp_ready(now);
             self.budget.settle(at, conn);
             self.ready.push(at);
         }
     }
 
     /// Once per turn, behind all replies: inboxes that may go on, sends, timeouts.
-    pub fn turn(&mut self, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    pub fn turn(&mut self, on: &mut On<'_>) {
         for at in std::mem::take(&mut self.stalled) {
             if self.connections.get(at).is_some_and(|c| c.stalled) {
                 self.connections[at].stalled = false;
-                self.work_inbox(at, shard, meta, cx);
+                self.work_inbox(at, on);
             }
         }
-        self.flush_sends(cx.now);
-        if cx.now >= self.next_sweep {
-            self.next_sweep = cx.now.plus_ms(1_000);
-            self.sweep(cx.now);
+        self.flush_sends(&on.cx);
+        if on.cx.now >= self.next_sweep {
+            self.next_sweep = on.cx.now.plus_ms(1_000);
+            self.sweep(on.cx.now);
         }
     }
 
     /// One send per connection with all it is owed, then its inbox, which may have waited for that.
-    pub fn flush_sends(&mut self, now: Mono) {
+    fn flush_sends(&mut self, cx: &Cx<'_>) {
+        if self.ready.is_empty() {
+            return;
+        }
+        // They enter the kernel together, at the end of this turn.
+        let now = cx.clock.now();
         let mut ready = std::mem::take(&mut self.ready);
         for at in ready.drain(..) {
             self.send_owed(at, now);
@@ -221,7 +293,7 @@ impl Server {
         }
     }
 
-    fn accepted(&mut self, done: Done, cx: &mut Cx<'_>) {
+    fn accepted(&mut self, done: Done, now: Mono) {
         let listener = done.token.slot() as usize;
         if !done.more && !self.stopping {
             // Out of descriptors, or a connection that was reset before we took it: keep accepting.
@@ -230,18 +302,27 @@ impl Server {
         }
         let Payload::Accepted { conn, peer } = done.payload else { return };
         self.accepted_total += 1;
-        self.adopt(conn, peer, cx.now);
+        self.adopt(conn, peer, now);
     }
 
     fn adopt(&mut self, conn: ConnId, peer: SocketAddr, now: Mono) {
-        self.generation = (self.generation + 1) & 0xff_ffff;
         let splitter = FrameSplitter::requests(self.config.request_bytes_max);
-        let full = self.connections.len() >= CONNECTIONS_PER_SHARD_MAX;
-        let at = self.connections.insert(Connection::new(conn, peer, self.generation, splitter, now));
-        if full || self.stopping {
+        let at = self.insert(|generation| Connection::new(conn, peer, generation, splitter, now));
+        if self.is_full() || self.stopping {
             return self.close(at);
         }
         self.arm(at);
+    }
+
+    /// Gives a connection a slot of a new generation.
+    fn insert(&mut self, make: impl FnOnce(u32) -> Connection) -> usize {
+        self.generation = (self.generation + 1) & 0xff_ffff;
+        self.connections.insert(make(self.generation))
+    }
+
+    /// One connection more than may be.
+    fn is_full(&self) -> bool {
+        self.connections.len() > CONNECTIONS_PER_SHARD_MAX
     }
 
     fn arm(&mut self, at: usize) {
@@ -250,7 +331,7 @@ impl Server {
         self.ops.push((Op::Recv { conn: conn.id }, Token::new(TOKEN_RECV, conn.generation, at as u32)));
     }
 
-    fn received(&mut self, at: usize, done: Done, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    fn received(&mut self, at: usize, done: Done, on: &mut On<'_>) {
         let conn = &mut self.connections[at];
         if !done.more {
             conn.receiving = false;
@@ -258,29 +339,29 @@ impl Server {
         }
         match (done.result, done.payload) {
             (Ok(_), Payload::Received(buf)) => {
-                conn.last_heard = cx.now;
-                conn.inbox.push_back(Chunk { buf, at: 0 });
+                conn.last_heard = on.cx.now;
+                conn.inbox.push_back(Chunk { buf, at: 0, received: on.cx.now });
             }
             (Ok(_), _) => conn.ended = true,
             (Err(Errno::NOBUFS | Errno::CANCELED | Errno::AGAIN), _) => {}
             (Err(_), _) => conn.ended = true,
         }
         if !conn.stalled {
-            self.work_inbox(at, shard, meta, cx);
+            self.work_inbox(at, on);
         } else if !self.budget.keep_inbox(conn) {
             self.close(at);
         }
     }
 
     /// Parses and dispatches what has arrived, as far as the connection's bounds and the shard's memory allow.
-    fn work_inbox(&mut self, at: usize, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    fn work_inbox(&mut self, at: usize, on: &mut On<'_>) {
         loop {
             let conn = &mut self.connections[at];
-            if conn.phase != Phase::Open {
-                return;
+            if conn.phase != Phase::Open || conn.moving.is_some() {
+                return self.step_move(at);
             }
             let Some(arrived) = conn.inbox.front().map(|chunk| chunk.buf.len() - chunk.at) else { break };
-            if !self.budget.admits(at, conn) {
+            if on.router.holds_back(at as u32) || !self.budget.admits(at, conn) {
                 // For as long as its peer likes.
                 if !self.budget.keep_inbox(conn) {
                     return self.close(at);
@@ -288,18 +369,18 @@ impl Server {
                 return self.stall(at);
             }
             let wanted = conn.splitter.claimed_bytes().unwrap_or(0).max(arrived);
-            if !shard.room_for(wanted, cx) {
+            if !on.shard.room_for(wanted, &mut on.cx) {
                 return self.stall(at);
             }
             let fetch_bytes_max = self.config.fetch_bytes_max.min(self.budget.answer_bytes_max());
             let config = ServerConfig { fetch_bytes_max, ..self.config };
-            if dispatch::one_chunk(conn, at, &config, shard, meta, cx).is_err() {
+            if dispatch::one_chunk(conn, at, &config, &mut self.scratch, on).is_err() {
                 return self.close(at);
             }
+            conn.stamp_ready(on.cx.clock.now());
             self.budget.settle(at, conn);
-            for reply in shard.take_replies().collect::<Vec<_>>() {
-                self.reply(reply);
-            }
+            self.consider_move(at, on);
+            self.collect(on);
             self.ready.push(at);
         }
         let conn = &mut self.connections[at];
@@ -311,10 +392,9 @@ impl Server {
             }
             let hurry =
                 Message::Hurry { shard: self.config.shard, conn: at as u32, generation: conn.generation };
-            shard.handle(hurry, cx);
-            for reply in shard.take_replies().collect::<Vec<_>>() {
-                self.reply(reply);
-            }
+            on.router.hurry(at as u32, conn.generation);
+            on.shard.handle(hurry, &mut on.cx);
+            self.collect(on);
         } else if !conn.receiving {
             self.arm(at);
         }
@@ -339,12 +419,12 @@ impl Server {
         if conn.phase != Phase::Open || conn.sending {
             return;
         }
-        let chain = conn.take_owed();
+        let chain = conn.take_owed(now, &mut self.scratch.buffers);
         if chain.is_done() {
             if (conn.ended || stopping) && conn.owes_nothing() {
                 self.close(at);
             }
-            return;
+            return self.step_move(at);
         }
         conn.sending = true;
         conn.send_since = now;
@@ -352,7 +432,7 @@ impl Server {
             .push((Op::Send { conn: conn.id, chain }, Token::new(TOKEN_SEND, conn.generation, at as u32)));
     }
 
-    fn sent(&mut self, at: usize, done: Done, cx: &mut Cx<'_>) {
+    fn sent(&mut self, at: usize, done: Done, now: Mono) {
         let conn = &mut self.connections[at];
         conn.sending = false;
         // What a shutdown cut short is not sent again: by the next turn the seam may have given the connection up.
@@ -363,17 +443,17 @@ impl Server {
             return self.close(at);
         };
         self.sent_bytes_total += u64::from(bytes);
-        chain.advance(bytes as usize);
-        if !chain.is_done() {
+        if (bytes as usize) < chain.remaining() {
+            chain.advance(bytes as usize);
             conn.sending = true;
             if bytes > 0 {
-                conn.send_since = cx.now;
+                conn.send_since = now;
             }
             let token = Token::new(TOKEN_SEND, conn.generation, at as u32);
             self.ops.push((Op::Send { conn: conn.id, chain }, token));
             return;
         }
-        conn.all_sent();
+        conn.all_sent(chain, now, &mut self.scratch, &mut self.stages);
         self.budget.settle(at, conn);
         self.ready.push(at);
     }
@@ -389,7 +469,7 @@ impl Server {
         self.ops.push((Op::CloseConn { conn: conn.id }, Token::new(TOKEN_CLOSE, conn.generation, at as u32)));
     }
 
-    fn closed(&mut self, token: Token, shard: &mut Shard, cx: &mut Cx<'_>) {
+    fn closed(&mut self, token: Token, on: &mut On<'_>) {
         let at = token.slot() as usize;
         if self.connections.get(at).is_none_or(|c| c.generation != token.generation()) {
             return;
@@ -400,7 +480,8 @@ impl Server {
         if !conn.owes_nothing() {
             let forget =
                 Message::Forget { shard: self.config.shard, conn: at as u32, generation: conn.generation };
-            shard.handle(forget, cx);
+            on.router.forget(at as u32, conn.generation);
+            on.shard.handle(forget, &mut on.cx);
         }
     }
 }

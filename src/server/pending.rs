@@ -1,9 +1,10 @@
 //! What a connection remembers of a request while its shard works on it: enough to encode the response.
 
-use crate::base::metrics::Stamps;
+use crate::base::few::Few;
 use crate::io::SendPart;
 use crate::router::message::ReplyBody;
 
+use super::buffers::Buffers;
 use super::handlers::{delete_records, fetch, list_offsets, offset_for_leader_epoch, produce};
 
 pub enum Pending {
@@ -19,8 +20,7 @@ pub enum Pending {
 /// A response, ready to be sent.
 pub struct Encoded {
     /// None where the request wants no response.
-    pub parts: Option<Vec<SendPart>>,
-    pub stamps: Stamps,
+    pub parts: Option<Few<SendPart>>,
     /// Kafka closes the connection instead of answering an error to acks=0.
     pub close: bool,
     /// Record bytes that were copied to make few large parts out of many small ones.
@@ -29,17 +29,13 @@ pub struct Encoded {
 
 impl Encoded {
     pub fn bytes(bytes: Vec<u8>) -> Encoded {
-        Encoded {
-            parts: Some(vec![SendPart::Bytes(bytes)]),
-            stamps: Stamps::default(),
-            close: false,
-            copied_bytes: 0,
-        }
+        let parts = Few::from_iter([SendPart::Bytes(bytes)]);
+        Encoded { parts: Some(parts), close: false, copied_bytes: 0 }
     }
 
     /// An answer that could not be encoded is our own bug: the client must not wait for it.
     pub fn failed() -> Encoded {
-        Encoded { parts: None, stamps: Stamps::default(), close: true, copied_bytes: 0 }
+        Encoded { parts: None, close: true, copied_bytes: 0 }
     }
 }
 
@@ -56,15 +52,17 @@ impl Pending {
         }
     }
 
-    pub fn answer(self, body: ReplyBody) -> Encoded {
+    pub fn answer(self, body: ReplyBody, buffers: &mut Buffers) -> Encoded {
         match (self, body) {
-            (Pending::Produce(waiting), ReplyBody::Produce(outcomes)) => waiting.answer(outcomes),
-            (Pending::Fetch(waiting), ReplyBody::Fetch(outcomes)) => waiting.answer(outcomes),
+            (Pending::Produce(waiting), ReplyBody::Produce(outcomes)) => waiting.answer(outcomes, buffers),
+            (Pending::Fetch(waiting), ReplyBody::Fetch(outcomes)) => waiting.answer(outcomes, buffers),
             (Pending::ListOffsets(waiting), ReplyBody::ListOffsets(outcomes)) => waiting.answer(&outcomes),
             (Pending::EpochEnds(waiting), ReplyBody::EpochEnds(outcomes)) => waiting.answer(&outcomes),
             (Pending::DeleteRecords(waiting), ReplyBody::DeleteRecords(outcomes)) => {
                 waiting.answer(&outcomes)
             }
+            // The controller's shard refused the frame: as its own connection would, this one closes.
+            (Pending::Control, ReplyBody::Frame(_)) => Encoded::failed(),
             _ => {
                 debug_assert!(false, "a reply of another kind than its request");
                 Encoded::failed()

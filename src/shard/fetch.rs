@@ -3,7 +3,9 @@
 use super::parked::{Parked, ParkedId};
 use super::{Cx, Shard};
 use crate::base::error::Refused;
+use crate::base::few::Few;
 use crate::base::ids::LeaderEpoch;
+use crate::base::metrics::{Stamp, Stamps};
 use crate::io::Errno;
 use crate::io::Mono;
 use crate::io::buffer::Block;
@@ -15,15 +17,16 @@ pub struct FetchState {
     pub serial: u64,
     pub fetch: Fetch,
     deadline: Mono,
-    outcomes: Vec<FetchOutcome>,
+    outcomes: Few<FetchOutcome>,
     /// Reads of these parts are in flight.
     reads: Vec<(usize, ColdRead)>,
     pub reads_pending: usize,
+    stamps: Stamps,
 }
 
 /// One look at all parts of a fetch.
 struct Look {
-    outcomes: Vec<FetchOutcome>,
+    outcomes: Few<FetchOutcome>,
     cold: Vec<(usize, ColdRead)>,
     bytes: usize,
     /// An error or a divergence: the client wants to know at once.
@@ -55,9 +58,10 @@ impl Shard {
         let state = FetchState {
             serial: self.next_serial(),
             deadline,
-            outcomes: Vec::new(),
+            outcomes: Few::default(),
             reads: Vec::new(),
             reads_pending: 0,
+            stamps: self.owned(fetch.ticket, cx),
             fetch,
         };
         let id = self.park(Parked::Fetch(state), None);
@@ -96,20 +100,33 @@ impl Shard {
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         state.fetch.parts = parts;
         if !answer {
+            if occasion == Occasion::First {
+                state.stamps.set(Stamp::Parked, cx.clock.now().0);
+            }
             // The plans are dropped with the look: they hold no memory but pins, and files stay open only for reads.
             self.drop_cold(look.cold);
             return self.wait_for_records(id, deadline, occasion == Occasion::First);
         }
+        if state.stamps.get(Stamp::Parked) > 0 {
+            state.stamps.set_behind(Stamp::Woken, Stamp::Parked, cx.now.0);
+        }
+        state.stamps.set(Stamp::Submitted, cx.clock.now().0);
         state.outcomes = look.outcomes;
         if look.cold.is_empty() {
-            return self.finish_fetch(id);
+            return self.finish_fetch(id, cx);
         }
         self.read_cold(id, look.cold, cx);
     }
 
-    fn look(&mut self, parts: &[FetchPart], max_bytes: i32, read_committed: bool, cx: &mut Cx<'_>) -> Look {
+    fn look(
+        &mut self,
+        parts: &Few<FetchPart>,
+        max_bytes: i32,
+        read_committed: bool,
+        cx: &mut Cx<'_>,
+    ) -> Look {
         let mut look = Look {
-            outcomes: Vec::with_capacity(parts.len()),
+            outcomes: Few::with_capacity(parts.len()),
             cold: Vec::new(),
             bytes: 0,
             urgent: false,
@@ -192,10 +209,12 @@ impl Shard {
 
     /// Lists the request with the logs it waits on; its deadline is set once, at the first wait.
     fn wait_for_records(&mut self, id: ParkedId, deadline: Mono, first: bool) {
-        let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
-        let keys: Vec<_> = state.fetch.parts.iter().map(|part| part.key).collect();
-        for key in keys {
-            let Some(partition) = self.partitions.get(&key) else { continue };
+        let Some(Parked::Fetch(state)) = self.parked.get(id.index).filter(|it| it.serial() == id.serial)
+        else {
+            return;
+        };
+        for part in state.fetch.parts.iter() {
+            let Some(partition) = self.partitions.get(&part.key) else { continue };
             let fetches = &mut self.waiters[partition.slot.index as usize].fetches;
             if !fetches.contains(&id) {
                 fetches.push(id);
@@ -223,7 +242,7 @@ impl Shard {
         state.reads = started;
         match (starved, has_records) {
             (false, _) => {}
-            (true, true) => self.finish_fetch(id),
+            (true, true) => self.finish_fetch(id, cx),
             (true, false) => self.starved.push_back(id),
         }
     }
@@ -265,13 +284,14 @@ impl Shard {
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         state.reads_pending -= 1;
         if state.reads_pending == 0 {
-            self.finish_fetch(id);
+            self.finish_fetch(id, cx);
         }
     }
 
-    fn finish_fetch(&mut self, id: ParkedId) {
-        if let Some(Parked::Fetch(state)) = self.unpark(id) {
-            self.reply(state.fetch.ticket, ReplyBody::Fetch(state.outcomes));
+    fn finish_fetch(&mut self, id: ParkedId, cx: &Cx<'_>) {
+        if let Some(Parked::Fetch(mut state)) = self.unpark(id) {
+            state.stamps.set_behind(Stamp::Written, Stamp::Submitted, cx.now.0);
+            self.reply_stamped(state.fetch.ticket, ReplyBody::Fetch(state.outcomes), state.stamps);
         }
     }
 }

@@ -23,23 +23,26 @@ use slab::Slab;
 
 use crate::base::error::{Fatal, Refused};
 use crate::base::ids::{LeaderEpoch, PartitionKey, ShardId, Uuid};
-use crate::base::metrics::Counters;
+use crate::base::metrics::{Counters, Stamps};
 use crate::base::offset::Offset;
 use crate::io::buffer::{Block, Pool};
+use crate::io::clock::Clock;
 use crate::io::{Done, Errno, Mono, Op, Payload, Token};
 use crate::log::store::{Bounds, Event, LogSlot, Ops, Source, Store, StoreConfig, Tag};
 use crate::router::message::{Message, PartitionRules, Reply, ReplyBody, Ticket};
 
 use parked::{Parked, ParkedId, Waiters};
+use produce::Wait;
 
 /// Token kinds of the shard's operations.
 pub const TOKEN_STORE: u8 = 1;
 pub const TOKEN_READ: u8 = 2;
 
-/// What a call may use of the world: the shard's memory and the time.
+/// What a call may use of the world: the shard's memory and the time. `now` is that of the turn, `clock` goes on.
 pub struct Cx<'a> {
     pub pool: &'a mut Pool,
     pub now: Mono,
+    pub clock: Clock,
     pub wall_ms: i64,
 }
 
@@ -73,6 +76,10 @@ pub struct Shard {
     /// Requests that found no memory: tried again at the next turn.
     starved: VecDeque<ParkedId>,
     replies: Vec<Reply>,
+    /// Of the produce request at hand.
+    waits: Vec<Wait>,
+    /// Of the high watermark at hand.
+    woken: Vec<ParkedId>,
     ops: Vec<(Op, Token)>,
     store_ops: Ops,
     events: Vec<Event>,
@@ -108,6 +115,8 @@ impl Shard {
             read_generation: 0,
             starved: VecDeque::new(),
             replies: Vec::new(),
+            waits: Vec::new(),
+            woken: Vec::new(),
             ops: Vec::new(),
             store_ops: Vec::new(),
             events: Vec::new(),
@@ -286,6 +295,11 @@ impl Shard {
         self.partitions.get(key).map(|p| self.store.bounds(p.slot))
     }
 
+    /// What lives here.
+    pub fn keys(&self) -> impl Iterator<Item = &PartitionKey> {
+        self.partitions.keys()
+    }
+
     pub fn partitions(&self) -> usize {
         self.partitions.len()
     }
@@ -319,7 +333,11 @@ impl Shard {
     }
 
     fn reply(&mut self, ticket: Ticket, body: ReplyBody) {
-        self.replies.push(Reply { ticket, body });
+        self.reply_stamped(ticket, body, Stamps::default());
+    }
+
+    fn reply_stamped(&mut self, ticket: Ticket, body: ReplyBody, stamps: Stamps) {
+        self.replies.push(Reply { ticket, body, stamps });
     }
 
     fn wrap_store_ops(&mut self) {
@@ -351,12 +369,14 @@ impl Shard {
     /// The high watermark of a log moved: acks leave, fetches look again.
     fn advance(&mut self, slot: LogSlot, cx: &mut Cx<'_>) {
         let index = slot.index as usize;
-        let high_watermark = self.store.bounds(slot).high_watermark.get();
-        self.ack_through(index, high_watermark);
-        let fetches = std::mem::take(&mut self.waiters[index].fetches);
-        for id in fetches {
+        self.ack_through(slot, cx.now);
+        // Those that go on waiting list themselves again.
+        let mut woken = std::mem::take(&mut self.woken);
+        std::mem::swap(&mut woken, &mut self.waiters[index].fetches);
+        for id in woken.drain(..) {
             self.wake_fetch(id, cx);
         }
+        self.woken = woken;
     }
 
     /// A file is open that reads of this log wait for.

@@ -3,8 +3,11 @@
 use super::parked::{AckWaiter, Parked, ParkedId};
 use super::{Cx, Shard};
 use crate::base::error::Refused;
+use crate::base::few::Few;
+use crate::base::metrics::{Stamp, Stamps};
 use crate::base::offset::Offset;
-use crate::log::store::NotAppended;
+use crate::io::Mono;
+use crate::log::store::{LogSlot, NotAppended};
 use crate::router::message::{Produce, ProduceOutcome, ProducePart, ReplyBody, Ticket};
 use crate::wire::batch;
 
@@ -16,62 +19,74 @@ const LOCAL_PATIENCE_MS: u64 = 30_000;
 pub struct ProduceState {
     pub serial: u64,
     pub ticket: Ticket,
-    outcomes: Vec<ProduceOutcome>,
+    outcomes: Few<ProduceOutcome>,
     /// Per part: the ack is still due.
-    due: Vec<bool>,
+    due: Few<bool>,
     pending: usize,
+    stamps: Stamps,
+}
+
+/// An append whose ack has to wait.
+pub struct Wait {
+    part: usize,
+    slot: LogSlot,
+    next_offset: Offset,
 }
 
 impl Shard {
     pub(super) fn produce(&mut self, request: Produce<'_>, cx: &mut Cx<'_>) {
-        let mut outcomes = Vec::with_capacity(request.parts.len());
-        let mut waits = Vec::new();
+        let mut outcomes = Few::with_capacity(request.parts.len());
+        let mut due = Few::with_capacity(request.parts.len());
+        let mut waits = std::mem::take(&mut self.waits);
         for (part, asked) in request.parts.iter().enumerate() {
-            let outcome = match self.append(asked, request.version, cx) {
-                Ok((index, next_offset, outcome)) => {
-                    if request.acks != 0 {
-                        waits.push((part, index, next_offset));
-                    }
+            let appended = self.append(asked, request.version, cx);
+            due.push(request.acks != 0 && appended.is_ok());
+            outcomes.push(match appended {
+                Ok((slot, next_offset, outcome)) => {
+                    waits.push(Wait { part, slot, next_offset });
                     outcome
                 }
                 Err(refused) => refused,
-            };
-            outcomes.push(outcome);
+            });
+        }
+        let mut stamps = self.owned(request.ticket, cx);
+        stamps.set(Stamp::Appended, cx.clock.now().0);
+        if request.acks == 0 {
+            waits.clear();
         }
         if waits.is_empty() {
-            return self.reply(request.ticket, ReplyBody::Produce(outcomes));
+            self.waits = waits;
+            return self.reply_stamped(request.ticket, ReplyBody::Produce(outcomes), stamps);
         }
-        let mut due = vec![false; outcomes.len()];
-        waits.iter().for_each(|(part, ..)| due[*part] = true);
         let state = ProduceState {
             serial: self.next_serial(),
             ticket: request.ticket,
             outcomes,
             due,
             pending: waits.len(),
+            stamps,
         };
         let patience = (request.timeout_ms.max(0) as u64).max(LOCAL_PATIENCE_MS);
         let deadline = cx.now.plus_ms(patience);
         let id = self.park(Parked::Produce(state), Some(deadline));
-        for (part, index, next_offset) in &waits {
-            self.waiters[*index].acks.push_back(AckWaiter { next_offset: *next_offset, id, part: *part });
+        for Wait { part, slot, next_offset } in &waits {
+            let waiter = AckWaiter { next_offset: *next_offset, id, part: *part };
+            self.waiters[slot.index as usize].acks.push_back(waiter);
         }
         // At durability=memory, and for duplicates, the watermark is there already.
-        for (_, index, _) in waits {
-            let reached = self.waiters[index].key.and_then(|key| self.bounds(&key));
-            if let Some(bounds) = reached {
-                self.ack_through(index, bounds.high_watermark.get());
-            }
+        for Wait { slot, .. } in waits.drain(..) {
+            self.ack_through(slot, cx.now);
         }
+        self.waits = waits;
     }
 
-    /// Appends one part. Ok: the log's index, the offset to wait for, and the outcome to answer with then.
+    /// Appends one part. Ok: the log, the offset to wait for, and the outcome to answer with then.
     fn append(
         &mut self,
         part: &ProducePart<'_>,
         version: i16,
         cx: &mut Cx<'_>,
-    ) -> Result<(usize, Offset, ProduceOutcome), ProduceOutcome> {
+    ) -> Result<(LogSlot, Offset, ProduceOutcome), ProduceOutcome> {
         let Some(partition) = self.partitions.get(&part.key) else {
             return Err(ProduceOutcome::refused(Refused::UnknownTopicOrPartition, None));
         };
@@ -125,18 +140,45 @@ impl Shard {
             message: None,
             records: Vec::new(),
         };
-        Ok((slot.index as usize, appended.next_offset, outcome))
+        Ok((slot, appended.next_offset, outcome))
     }
 
     /// Lets go the acks of a log up to its high watermark.
-    pub(super) fn ack_through(&mut self, index: usize, high_watermark: Offset) {
+    pub(super) fn ack_through(&mut self, slot: LogSlot, now: Mono) {
+        let (index, bounds) = (slot.index as usize, self.store.bounds(slot));
         while let Some(ack) = self.waiters[index].acks.front() {
-            if ack.next_offset > high_watermark {
+            if ack.next_offset > bounds.high_watermark.get() {
                 return;
             }
             let ack = self.waiters[index].acks.pop_front().expect("looked at above");
+            let durable = ack.next_offset <= bounds.durable.get();
+            self.stamp_ack(&ack, slot, durable, now);
             self.settle_ack(ack.id, ack.part, None);
         }
+    }
+
+    /// The part that is acknowledged last leaves its stamps. A batch that nothing was written for, or not yet, leaves only the last.
+    fn stamp_ack(&mut self, ack: &AckWaiter, slot: LogSlot, durable: bool, now: Mono) {
+        let mark = self.store.pass_mark(slot, ack.next_offset);
+        let Some(Parked::Produce(state)) = self.parked_mut(ack.id) else { return };
+        let stamps = &mut state.stamps;
+        if let Some(mark) = mark.filter(|mark| mark.written > Mono(0)) {
+            stamps.set_behind(Stamp::Submitted, Stamp::Appended, mark.submitted.0);
+            stamps.set_behind(Stamp::Written, Stamp::Submitted, mark.written.0);
+            if durable {
+                stamps.set_behind(Stamp::Durable, Stamp::Written, now.0);
+            }
+        }
+        stamps.set_behind(Stamp::Committed, Stamp::Appended, now.0);
+    }
+
+    /// The stamps of a request that this shard begins to work on. One of a connection that lives here was not on its way.
+    pub(super) fn owned(&self, ticket: Ticket, cx: &Cx<'_>) -> Stamps {
+        let mut stamps = Stamps::default();
+        if ticket.shard != self.id {
+            stamps.set(Stamp::Owned, cx.now.0);
+        }
+        stamps
     }
 
     /// One part is done, well or not; the reply leaves with the last.
@@ -157,7 +199,7 @@ impl Shard {
 
     pub(super) fn time_out_produce(&mut self, id: ParkedId) {
         let Some(Parked::Produce(state)) = self.parked_mut(id) else { return };
-        for (outcome, due) in state.outcomes.iter_mut().zip(&state.due) {
+        for (outcome, due) in state.outcomes.iter_mut().zip(state.due.iter()) {
             if *due {
                 outcome.error = Some(Refused::RequestTimedOut);
             }
@@ -167,7 +209,7 @@ impl Shard {
 
     fn finish_produce(&mut self, id: ParkedId) {
         if let Some(Parked::Produce(state)) = self.unpark(id) {
-            self.reply(state.ticket, ReplyBody::Produce(state.outcomes));
+            self.reply_stamped(state.ticket, ReplyBody::Produce(state.outcomes), state.stamps);
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::base::ids::Uuid;
 use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Errno, FileId, Mono};
 use crate::log::commit::{Cover, Flush, Planner};
+use crate::log::recovered::Totals;
 
 /// Uuids kept at hand. Each roll takes one; a turn with more rolls than this makes some appends wait for the next.
 pub const UUIDS_KEPT: usize = 64;
@@ -120,6 +121,8 @@ pub struct Core {
     /// Retired files with reads in flight, and those whose last read is over.
     pub orphans: Vec<Orphan>,
     pub closing: Vec<FileId>,
+    /// What opening the logs met.
+    pub opened: Totals,
     /// Segment files that were made of retired ones.
     pub recycled: u64,
     /// The next look at all logs' retention, and the log at which it goes on.
@@ -163,6 +166,7 @@ impl Core {
             job_blocks: Vec::new(),
             orphans: Vec::new(),
             closing: Vec::new(),
+            opened: Totals::default(),
             recycled: 0,
             sweep_at: Mono(0),
             sweep_next: 0,

@@ -243,6 +243,7 @@ impl Store {
             log.ledger.plant_last_completed(write.number);
         }
         log.ledger.completed(write.number, stamp);
+        log.marks.written(write.number, self.core.now);
         if self.core.is_planted(Planted::AckBeforeFlush) {
             log.ledger.plant_written();
         }
@@ -450,6 +451,7 @@ fn submit(log: &mut Log, core: &mut Core, round: Option<(usize, Sync)>, ops: &mu
             reach.next_offset = group.next;
         }
         let number = log.ledger.submitted(reach);
+        log.marks.submitted(number, reach.next_offset, core.now);
         let (round, dsync) = match round {
             Some((round, sync)) => (Some(round), sync == Sync::Dsync),
             None => (None, false),

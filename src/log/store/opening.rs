@@ -20,6 +20,7 @@ pub fn open(log: &mut Log, core: &mut Core, source: &mut dyn Source) -> Result<(
     let recovered =
         recover_partition(source, &log.dir, log.key, core.config.directory, &options).map_err(fatal)?;
     report(log, &recovered);
+    core.opened.add(&recovered.report);
     if let Some(corrupt) = &recovered.offline {
         core.events.push(Event::Corrupt(log.slot, corrupt.clone()));
     }

@@ -17,6 +17,7 @@ use crate::log::commit::{Ledger, Reach, Staged};
 use crate::log::epochs::EpochCache;
 use crate::log::format::{PrevEnd, SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
 use crate::log::index::Index;
+use crate::log::marks::Marks;
 use crate::log::producers::Producers;
 use crate::log::recovered::Recovered;
 use crate::log::segment::{Segment, Window};
@@ -105,6 +106,7 @@ pub struct Log {
     pub stage: Stage,
     pub tail: Tail,
     pub ledger: Ledger,
+    pub marks: Marks,
     pub log_start: Offset,
     /// Log start to be persisted.
     pub log_start_wanted: Offset,
@@ -127,6 +129,8 @@ pub struct Log {
     /// Reads at or behind this offset are refused: the bytes there are damaged.
     pub corrupt_from: Option<Offset>,
     pub appended: bool,
+    /// What recovery found, and the files do not say.
+    pub unrecorded: bool,
     /// Last append or read.
     pub used: Mono,
     /// When idle files are looked for.
@@ -171,6 +175,7 @@ impl Log {
             stage: Stage::default(),
             tail: Tail::default(),
             ledger: Ledger::default(),
+            marks: Marks::default(),
             log_start: Offset::ZERO,
             log_start_wanted: Offset::ZERO,
             high_watermark: Offset::ZERO,
@@ -186,6 +191,7 @@ impl Log {
             read_only: false,
             corrupt_from: None,
             appended: false,
+            unrecorded: false,
             used: Mono(0),
             idle_at: None,
             open_wanted: None,
@@ -367,7 +373,7 @@ impl Log {
         self.state.log_start = self.log_start_wanted.min(self.ledger.durable().next_offset);
         self.state.flushed = self.flushed_mark();
         let clean = match self.stop {
-            Stop::Recording => self.clean_stop(),
+            Stop::Recording if self.setup == Setup::Done => self.clean_stop(),
             _ if self.setup == Setup::Idle && self.truncation.is_none() => self.state.clean,
             _ => None,
         };
@@ -503,17 +509,23 @@ impl Log {
             u64::from(self.generation - 1) * ORDINALS_PER_GENERATION
         };
         self.next_ordinal = self.segments.back().map_or(0, |s| s.ordinal + 1).max(own);
+        self.unrecorded = recovered.unrecorded;
         let next_offset = recovered.next_offset;
         let place =
             self.segments.back().map_or(Place::default(), |s| Place { ordinal: s.ordinal, position: s.end });
         self.ledger = Ledger::new(Reach { place, next_offset });
+        self.marks = Marks::default();
         if recovered.offline.is_some() {
             self.read_only = true;
             self.corrupt_from = Some(next_offset);
-        } else if let (Some(reopen), Some(last)) = (recovered.reopen, self.segments.back_mut()) {
+            return;
+        }
+        let Some(last) = self.segments.back_mut() else { return };
+        // Recovery has flushed what it found: until something is appended, the log ends there for good.
+        self.state.clean = Some(CleanStop { mark: last.end_mark(), reopen: recovered.reopen.is_some() });
+        if let Some(reopen) = recovered.reopen {
             (last.sealed, last.trimmed) = (false, false);
             (last.next_seq, last.last_group) = (reopen.next_seq, reopen.last_group);
-            self.state.clean = Some(CleanStop { mark: last.end_mark(), reopen: true });
             let chain = Chain {
                 segment: last.uuid,
                 generation: self.generation,

@@ -1,5 +1,5 @@
-//! The clean stop: everything flushed, files cut to their ends, and for each log that was appended to since the start a producers snapshot, the
-//! index of its last segment, and last the clean-stop record, by which the next start opens it without a scan.
+//! The clean stop: everything flushed, files cut to their ends, and for each log that was appended to since the start, or whose end was found by a
+//! scan, a producers snapshot, the index of its last segment, and last the clean-stop record, by which the next start opens it without a scan.
 
 use super::core::Core;
 use super::jobs::{Job, Kind, Step, replace_steps};
@@ -39,9 +39,10 @@ impl Log {
         if self.jobs > 0 || self.rounds > 0 {
             return;
         }
-        let appended = self.appended && self.setup == Setup::Done && !self.read_only;
+        let appended = self.appended && self.setup == Setup::Done;
+        let recovered = self.unrecorded && self.setup == Setup::Idle;
         match self.stop {
-            Stop::Running if appended => {
+            Stop::Running if (appended || recovered) && !self.read_only => {
                 self.stop = Stop::Trimming;
                 self.finish_files(core);
             }
@@ -69,10 +70,16 @@ impl Log {
             steps.push(Step::Remove(self.dir.join(segment_name(next.ordinal))));
             self.start(core, Job::new(index, Kind::Derived, None, steps));
         }
-        let Some(active) = self.stage.active().copied() else { return };
         let check = self.stage.chain.prev_check;
         let log_end = self.log_end();
-        if let Some(last) = self.segment_mut(active.ordinal) {
+        let active = self.stage.active().copied();
+        let Some(ordinal) = active.map(|a| a.ordinal).or(self.segments.back().map(|s| s.ordinal)) else {
+            return;
+        };
+        // A segment that a dead process may still be writing to stays as it is.
+        if let Some(active) = active
+            && let Some(last) = self.segment_mut(active.ordinal)
+        {
             last.end = active.end;
             last.check = check;
             let (file, end) = (last.handle.file().filter(|_| last.writable), last.file_end());
@@ -82,7 +89,7 @@ impl Log {
                 self.start(core, Job::new(index, kind, Some(file), [Step::Truncate(end)]));
             }
         }
-        self.write_index(core, active.ordinal);
+        self.write_index(core, ordinal);
         let snapshot = self.producers.encode(log_end);
         self.write_snapshot(core, snapshot);
     }

@@ -23,6 +23,7 @@ use crate::log::append::Stage;
 use crate::log::commit::{Ledger, Reach};
 use crate::log::format::{SEGMENT_HEADER_BYTES, index_name};
 use crate::log::index::Index;
+use crate::log::marks::Marks;
 use crate::log::read::{CutAt, find_cut, read_lens};
 use crate::log::segment::Handle;
 use crate::log::tail::Place;
@@ -319,6 +320,7 @@ impl Log {
         }
         let place = Place { ordinal: cut.ordinal, position: cut.end };
         self.ledger = Ledger::new(Reach { place, next_offset: cut.next_offset });
+        self.marks = Marks::default();
         self.high_watermark = self.high_watermark.min(cut.next_offset);
         self.stage = Stage::default();
         self.tail.clear();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::disk::{DIR, Disk, Log, plain, put_state, state};
+use super::disk::{DIR, Disk, Log, clean, flushed, plain, put_state, state};
 use crate::log::format::{index_name, segment_name};
 use crate::log::inspect::{Item, NoHeader, Verified, dump, segments, verify};
 use crate::log::scan::Stop;
@@ -109,4 +109,35 @@ fn a_torn_tail_is_told_but_is_no_problem() {
     disk.bytes(1)[9] ^= 1;
     let verified = verify(&mut disk, Path::new(DIR)).expect("readable");
     assert_eq!(problems(&verified), [(segment_name(1), 0, "segment header is damaged")]);
+}
+
+#[test]
+fn damage_below_what_the_state_file_knows_is_a_problem() {
+    let (mut disk, [_, second]) = disk();
+    let last = second.groups[1].start;
+    for state in [clean(&second), flushed(second.mark())] {
+        put_state(&mut disk, &state);
+        assert_eq!(problems(&verify(&mut disk, Path::new(DIR)).expect("readable")), []);
+        disk.bytes(1)[second.end() as usize - 1] ^= 1;
+        let verified = verify(&mut disk, Path::new(DIR)).expect("readable");
+        assert_eq!(problems(&verified), [(segment_name(1), last, "batch CRC")]);
+        assert_eq!(verified.unfinished, None);
+        disk.bytes(1)[second.end() as usize - 1] ^= 1;
+    }
+    // Lost altogether, and cut off.
+    disk.bytes(1)[last as usize..].fill(0);
+    let verified = verify(&mut disk, Path::new(DIR)).expect("readable");
+    assert_eq!(problems(&verified), [(segment_name(1), last, "zeros where a group should be")]);
+    disk.bytes(1).truncate(4096);
+    let verified = verify(&mut disk, Path::new(DIR)).expect("readable");
+    assert_eq!(problems(&verified), [(segment_name(1), 4096, "file ends where a group should be")]);
+}
+
+#[test]
+fn a_segment_that_the_state_file_knows_must_be_there() {
+    let (mut disk, [_, second]) = disk();
+    put_state(&mut disk, &flushed(second.mark()));
+    disk.files.remove(&segment_name(1));
+    let verified = verify(&mut disk, Path::new(DIR)).expect("readable");
+    assert_eq!(problems(&verified), [(segment_name(1), 0, "segment that the state file knows is missing")]);
 }

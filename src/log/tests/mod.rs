@@ -11,6 +11,7 @@ mod keeping;
 mod producers;
 mod recoveries;
 mod rig;
+mod stops;
 mod stores;
 mod truncations;
 

@@ -5,6 +5,7 @@
 
 use super::{Handled, Request};
 use crate::base::error::Refused;
+use crate::base::metrics::Stamps;
 use crate::server::connection::Slot;
 use crate::server::pending::Encoded;
 use crate::wire::api::{self, ApiKey, Feature, Features};
@@ -33,12 +34,12 @@ pub fn handle(request: &mut Request<'_, '_>) -> Result<Handled, WireError> {
 }
 
 /// The answer to a header that asks for a version that we do not know; only ApiVersions itself has one.
-pub fn unsupported(error: &WireError) -> Option<Slot> {
+pub fn unsupported(error: &WireError, stamps: Stamps) -> Option<Slot> {
     match error {
         WireError::UnsupportedVersion { api: ApiKey::ApiVersions, correlation_id, .. } => {
             let mut out = Vec::with_capacity(32);
             api::write_versions_unsupported(&mut out, *correlation_id);
-            Some(Slot::bytes(out))
+            Some(Slot::bytes(out, stamps))
         }
         _ => None,
     }

@@ -8,21 +8,24 @@
 //! request is told FETCH_SESSION_ID_NOT_FOUND; a batch is never cut at the end of a response; fetches that claim to be a
 //! follower (`replica_id` >= 0) are refused with NOT_LEADER_OR_FOLLOWER, because nothing replicates from here yet.
 
-use super::{Handled, Metadata, Request, error_code};
+use super::asked::Asked;
+use super::{Handled, Metadata, PARSED_PARTITIONS_KEPT, Request, error_code};
 use crate::base::error::Refused;
-use crate::base::ids::{LeaderEpoch, PartitionIndex, Uuid};
+use crate::base::few::Few;
+use crate::base::ids::{LeaderEpoch, PartitionIndex};
 use crate::base::limits::{SEND_GATHER_BYTES, SEND_PARTS_MAX};
-use crate::base::metrics::Stamps;
+use crate::base::metrics::Path;
 use crate::base::offset::Offset;
 use crate::io::SendPart;
 use crate::io::buffer::BlockSlice;
 use crate::router::message::{Fetch, FetchOutcome, FetchPart, Message};
+use crate::server::buffers::Buffers;
 use crate::server::pending::{Encoded, Pending};
 use crate::wire::error::{WireError, code};
 use crate::wire::fetch::{
     DivergingEpoch, FetchRequest, FetchResponseHead, FetchResponseWriter, FetchedPartition, READ_COMMITTED,
 };
-use crate::wire::topics::{TopicKey, TopicRef};
+use crate::wire::topics::TopicRef;
 
 /// First version with sessions, and so with an error for the whole response.
 const SESSIONS_FROM: i16 = 7;
@@ -35,35 +38,35 @@ pub struct Waiting {
     version: i16,
     correlation_id: i32,
     read_committed: bool,
-    topics: Vec<AnsweredTopic>,
-    parts: Vec<(i32, Option<Refused>)>,
-}
-
-struct AnsweredTopic {
-    name: Option<String>,
-    id: Uuid,
-    partitions: usize,
+    asked: Asked,
 }
 
 pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
-    let mut body = FetchRequest::default();
+    let mut body = std::mem::take(&mut request.scratch.fetch);
     body.parse(request.frame, &request.header)?;
     let incremental =
         body.version >= SESSIONS_FROM && !matches!(body.session_epoch, EPOCH_FINAL | EPOCH_INITIAL);
     if incremental {
         return Ok(Handled::Encoded(refuse_session(&body, request.header.correlation_id)));
     }
-    let mut waiting = Waiting {
-        version: body.version,
-        correlation_id: request.header.correlation_id,
-        read_committed: body.isolation_level == READ_COMMITTED,
-        topics: Vec::with_capacity(body.topics.len()),
-        parts: Vec::with_capacity(body.partitions.len()),
-    };
-    let mut parts = Vec::with_capacity(body.partitions.len());
+    let (fetch, waiting) = split(request, &body, meta);
+    if body.partitions.capacity().max(body.forgotten_partitions.capacity()) <= PARSED_PARTITIONS_KEPT {
+        request.scratch.fetch = body;
+    }
+    request.parsed(Path::Fetch);
+    request.ask(&meta.image, Message::Fetch(fetch));
+    Ok(Handled::Wait(Pending::Fetch(waiting)))
+}
+
+/// What the shard is asked, and what stays behind for the response.
+fn split(request: &mut Request<'_, '_>, body: &FetchRequest, meta: &Metadata) -> (Fetch, Waiting) {
+    let frame = request.frame;
+    let names = request.scratch.buffers.take();
+    let mut asked = Asked::new(names, body.topics.len(), body.partitions.len());
+    let mut parts = Few::with_capacity(body.partitions.len());
     for topic in &body.topics {
         let found = match topic.topic {
-            TopicRef::Name(span) => meta.topic_by_name(span.text(request.frame)),
+            TopicRef::Name(span) => meta.topic_by_name(span.text(frame)),
             TopicRef::Id(id) => meta.topic_by_id(id),
         };
         for partition in &body.partitions[topic.range()] {
@@ -72,7 +75,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
                 Err(error) => Err(*error),
                 Ok(topic) => topic.partition(PartitionIndex(partition.index)),
             };
-            waiting.parts.push((partition.index, key.err()));
+            asked.part(partition.index, key.err());
             if let Ok(key) = key {
                 parts.push(FetchPart {
                     key,
@@ -83,23 +86,20 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
                 });
             }
         }
-        waiting.topics.push(AnsweredTopic {
-            name: topic.name(request.frame).map(str::to_string),
-            id: topic.id().unwrap_or_default(),
-            partitions: topic.range().len(),
-        });
+        asked.topic(topic, frame, topic.range().len());
     }
+    let read_committed = body.isolation_level == READ_COMMITTED;
     let fetch = Fetch {
         ticket: request.ticket,
         max_wait_ms: body.max_wait_ms,
         min_bytes: body.min_bytes,
         max_bytes: body.max_bytes.min(request.config.fetch_bytes_max),
-        read_committed: waiting.read_committed,
-        at_once: waiting.parts.iter().any(|(_, refused)| refused.is_some()),
+        read_committed,
+        at_once: asked.any_refused(),
         parts,
     };
-    request.ask(Message::Fetch(fetch));
-    Ok(Handled::Wait(Pending::Fetch(waiting)))
+    let correlation_id = request.header.correlation_id;
+    (fetch, Waiting { version: body.version, correlation_id, read_committed, asked })
 }
 
 fn refuse_session(body: &FetchRequest, correlation_id: i32) -> Encoded {
@@ -116,38 +116,45 @@ fn refuse_session(body: &FetchRequest, correlation_id: i32) -> Encoded {
 
 impl Waiting {
     pub fn parts(&self) -> usize {
-        self.parts.len()
+        self.asked.parts()
     }
 
-    pub fn answer(self, outcomes: Vec<FetchOutcome>) -> Encoded {
+    pub fn answer(self, outcomes: Few<FetchOutcome>, buffers: &mut Buffers) -> Encoded {
         let mut outcomes = outcomes.into_iter();
-        let mut out = Vec::with_capacity(64 + self.parts.len() * 64);
+        let mut out = buffers.take();
         let head = FetchResponseHead {
             correlation_id: self.correlation_id,
             throttle_time_ms: 0,
             error_code: 0,
             session_id: 0,
         };
-        let mut writer = FetchResponseWriter::begin(&mut out, self.version, &head, self.topics.len());
-        let mut records: Vec<(usize, Vec<BlockSlice>)> = Vec::new();
-        let mut parts = self.parts.iter();
-        for topic in &self.topics {
-            let key = topic.name.as_deref().map_or(TopicKey::Id(topic.id), TopicKey::Name);
-            writer.topic(key, topic.partitions);
-            for (index, refused) in parts.by_ref().take(topic.partitions) {
-                let outcome = match refused {
-                    Some(error) => FetchOutcome::refused(*error),
+        let mut writer = FetchResponseWriter::begin(&mut out, self.version, &head, self.asked.topics());
+        let mut records: Few<(usize, Vec<BlockSlice>)> = Few::default();
+        let mut parts = self.asked.each_part();
+        for (topic, partitions) in self.asked.each_topic() {
+            writer.topic(topic, partitions);
+            for part in parts.by_ref().take(partitions) {
+                let outcome = match part.refused {
+                    Some(error) => FetchOutcome::refused(error),
                     None => {
                         outcomes.next().unwrap_or_else(|| FetchOutcome::refused(Refused::UnknownServerError))
                     }
                 };
-                let gap = writer.partition(&self.partition(*index, &outcome), outcome.records.bytes);
-                records.push((gap, outcome.records.parts));
+                let gap = writer.partition(&self.partition(part.index, &outcome), outcome.records.bytes);
+                if !outcome.records.parts.is_empty() {
+                    records.push((gap, outcome.records.parts));
+                }
             }
         }
         writer.finish(&[]);
-        let (parts, copied_bytes) = weave(&out, records);
-        Encoded { parts: Some(parts), stamps: Stamps::default(), close: false, copied_bytes }
+        drop(parts);
+        self.asked.recycle(buffers);
+        if records.is_empty() {
+            return Encoded::bytes(out);
+        }
+        let (parts, copied_bytes) = weave(&out, records, buffers);
+        buffers.give(out);
+        Encoded { parts: Some(parts), close: false, copied_bytes }
     }
 
     fn partition(&self, index: i32, outcome: &FetchOutcome) -> FetchedPartition<'static> {
@@ -171,9 +178,9 @@ fn never_looked_up(error: Option<Refused>) -> bool {
 
 /// Puts the records between the metadata. Runs that are too small to be worth a part of their own, or that would make too many
 /// parts, are copied; returns how many record bytes were.
-fn weave(out: &[u8], records: Vec<(usize, Vec<BlockSlice>)>) -> (Vec<SendPart>, u64) {
-    let mut parts = Vec::new();
-    let mut small = Vec::new();
+fn weave(out: &[u8], records: Few<(usize, Vec<BlockSlice>)>, buffers: &mut Buffers) -> (Few<SendPart>, u64) {
+    let mut parts = Few::default();
+    let mut small = buffers.take();
     let mut at = 0;
     let mut copied = 0;
     let mut large = 0;
@@ -184,15 +191,19 @@ fn weave(out: &[u8], records: Vec<(usize, Vec<BlockSlice>)>) -> (Vec<SendPart>, 
             if slice.len() < SEND_GATHER_BYTES || large >= SEND_PARTS_MAX {
                 copied += slice.len() as u64;
                 small.extend_from_slice(&slice);
-            } else {
-                large += 1;
-                parts.push(SendPart::Bytes(std::mem::take(&mut small)));
-                parts.push(SendPart::Block(slice));
+                continue;
             }
+            large += 1;
+            if !small.is_empty() {
+                parts.push(SendPart::Bytes(std::mem::replace(&mut small, buffers.take())));
+            }
+            parts.push(SendPart::Block(slice));
         }
     }
     small.extend_from_slice(&out[at..]);
-    parts.push(SendPart::Bytes(small));
-    parts.retain(|part| !part.as_slice().is_empty());
+    match small.is_empty() {
+        true => buffers.give(small),
+        false => parts.push(SendPart::Bytes(small)),
+    }
     (parts, copied)
 }

@@ -4,6 +4,7 @@
 //! encode the answer ([`Pending`]).
 
 pub mod api_versions;
+mod asked;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_records;
@@ -20,13 +21,19 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 
 use super::ServerConfig;
+use super::buffers::Buffers;
 use super::pending::{Encoded, Pending};
 use crate::base::error::Refused;
+use crate::base::metrics::{Path, Stamp, Stamps};
+use crate::controller::image::Image;
+use crate::router::mesh::Router;
 use crate::router::message::{Message, Ticket};
 use crate::shard::{Cx, Shard};
 use crate::wire::error::code;
+use crate::wire::fetch::FetchRequest;
 use crate::wire::frame::RequestHeader;
 use crate::wire::msg::{self, Call};
+use crate::wire::produce::ProduceRequest;
 
 pub use crate::server::metadata::Metadata;
 
@@ -37,20 +44,46 @@ pub struct Request<'a, 'c> {
     pub ticket: Ticket,
     pub config: &'a ServerConfig,
     pub shard: &'a mut Shard,
+    pub router: &'a mut Router,
+    pub scratch: &'a mut Scratch,
+    pub stamps: Stamps,
     pub cx: &'a mut Cx<'c>,
 }
 
 impl Request<'_, '_> {
-    /// Asks the shard that owns the partitions. The reply comes back by the ticket.
-    pub fn ask(&mut self, message: Message<'_>) {
-        self.shard.handle(message, self.cx);
+    /// Header and body are parsed: what follows is the work.
+    pub fn parsed(&mut self, path: Path) {
+        self.stamps.path = path;
+        self.stamps.set(Stamp::Parsed, self.cx.clock.now().0);
+    }
+
+    /// Asks the shards that own the partitions. One reply comes back by the ticket.
+    pub fn ask(&mut self, image: &Image, message: Message<'_>) {
+        let me = self.config.shard;
+        let owner = |key| image.owner(key).unwrap_or(me);
+        if let Some(own) = self.router.route(message, owner, self.cx.now) {
+            self.shard.handle(own, self.cx);
+        }
     }
 }
+
+/// Memory that one request after another uses.
+#[derive(Default)]
+pub struct Scratch {
+    pub buffers: Buffers,
+    produce: ProduceRequest,
+    fetch: FetchRequest,
+}
+
+/// Partitions of a parsed request for which memory is kept.
+const PARSED_PARTITIONS_KEPT: usize = 1024;
 
 /// What came of a request.
 pub enum Handled {
     Encoded(Encoded),
     Wait(Pending),
+    /// Only the controller can answer, and it lives on another shard.
+    Forward,
 }
 
 /// Kafka's number, 0 for no error.

@@ -10,53 +10,57 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Handled, Metadata, Request, error_code};
+use super::asked::Asked;
+use super::{Handled, Metadata, PARSED_PARTITIONS_KEPT, Request, error_code};
 use crate::base::error::Refused;
+use crate::base::few::Few;
 use crate::base::ids::PartitionIndex;
-use crate::base::metrics::Stamps;
-use crate::io::SendPart;
+use crate::base::metrics::Path;
 use crate::router::message::{Message, Produce, ProduceOutcome, ProducePart};
+use crate::server::buffers::Buffers;
 use crate::server::pending::{Encoded, Pending};
 use crate::wire::error::WireError;
 use crate::wire::produce::{ProduceRequest, ProduceResponseWriter, ProducedPartition};
-use crate::wire::topics::{TopicKey, TopicRef};
+use crate::wire::topics::TopicRef;
 
 /// What the response needs of the request.
 pub struct Waiting {
     version: i16,
     correlation_id: i32,
     acks: i16,
-    topics: Vec<AnsweredTopic>,
-    /// Per asked partition: its index, and the error if it never reached a shard.
-    parts: Vec<(i32, Option<Refused>)>,
-}
-
-/// A topic as the request named it.
-struct AnsweredTopic {
-    name: Option<String>,
-    id: crate::base::ids::Uuid,
-    partitions: usize,
+    asked: Asked,
 }
 
 pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
-    let mut body = ProduceRequest::default();
+    let mut body = std::mem::take(&mut request.scratch.produce);
     body.parse(request.frame, &request.header)?;
     if body.has_null_records {
         return Err(WireError::Malformed { at: request.header.body_at, what: "null records" });
     }
+    let (produce, waiting) = split(request, &body, meta);
+    if body.partitions.capacity() <= PARSED_PARTITIONS_KEPT {
+        request.scratch.produce = body;
+    }
+    request.parsed(Path::Produce);
+    request.ask(&meta.image, Message::Produce(produce));
+    Ok(Handled::Wait(Pending::Produce(waiting)))
+}
+
+/// What the shard is asked, and what stays behind for the response.
+fn split<'a>(
+    request: &mut Request<'a, '_>,
+    body: &ProduceRequest,
+    meta: &Metadata,
+) -> (Produce<'a>, Waiting) {
+    let frame = request.frame;
     let whole = (!(-1..=1).contains(&body.acks)).then_some(Refused::InvalidRequiredAcks);
-    let superseded = superseded(&body, request.frame);
-    let mut waiting = Waiting {
-        version: body.version,
-        correlation_id: request.header.correlation_id,
-        acks: body.acks,
-        topics: Vec::with_capacity(body.topics.len()),
-        parts: Vec::with_capacity(body.partitions.len()),
-    };
-    let mut parts = Vec::with_capacity(body.partitions.len());
+    let superseded = superseded(body, frame);
+    let names = request.scratch.buffers.take();
+    let mut asked = Asked::new(names, body.topics.len(), body.partitions.len());
+    let mut parts = Few::with_capacity(body.partitions.len());
     for topic in &body.topics {
         let found = match topic.topic {
-            TopicRef::Name(span) => meta.topic_by_name(span.text(request.frame)),
+            TopicRef::Name(span) => meta.topic_by_name(span.text(frame)),
             TopicRef::Id(id) => meta.topic_by_id(id),
         };
         let mut partitions = 0;
@@ -68,16 +72,12 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
                 Err(error) => Err(*error),
             };
             let key = key.and_then(|key| whole.map_or(Ok(key), Err));
-            waiting.parts.push((partition.index, key.err()));
+            asked.part(partition.index, key.err());
             if let Ok(key) = key {
-                parts.push(ProducePart { key, records: partition.records.bytes(request.frame) });
+                parts.push(ProducePart { key, records: partition.records.bytes(frame) });
             }
         }
-        waiting.topics.push(AnsweredTopic {
-            name: topic.name(request.frame).map(str::to_string),
-            id: topic.id().unwrap_or_default(),
-            partitions,
-        });
+        asked.topic(topic, frame, partitions);
     }
     let produce = Produce {
         ticket: request.ticket,
@@ -86,8 +86,8 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         timeout_ms: body.timeout_ms,
         parts,
     };
-    request.ask(Message::Produce(produce));
-    Ok(Handled::Wait(Pending::Produce(waiting)))
+    let correlation_id = request.header.correlation_id;
+    (produce, Waiting { version: body.version, correlation_id, acks: body.acks, asked })
 }
 
 /// Places of partitions that are named again further on.
@@ -108,29 +108,28 @@ fn superseded(body: &ProduceRequest, frame: &[u8]) -> BTreeSet<usize> {
 
 impl Waiting {
     pub fn parts(&self) -> usize {
-        self.parts.len()
+        self.asked.parts()
     }
 
-    pub fn answer(self, outcomes: Vec<ProduceOutcome>) -> Encoded {
+    pub fn answer(self, outcomes: Few<ProduceOutcome>, buffers: &mut Buffers) -> Encoded {
         let mut outcomes = outcomes.into_iter();
-        let mut parts = self.parts.iter().map(|(index, refused)| {
-            let outcome = match refused {
-                Some(error) => ProduceOutcome::refused(*error, None),
+        let mut parts = self.asked.each_part().map(|part| {
+            let outcome = match part.refused {
+                Some(error) => ProduceOutcome::refused(error, None),
                 None => outcomes.next().unwrap_or(ProduceOutcome::refused(Refused::UnknownServerError, None)),
             };
-            (*index, outcome)
+            (part.index, outcome)
         });
         if self.acks == 0 {
             let close = parts.any(|(_, outcome)| outcome.error.is_some());
-            return Encoded { parts: None, stamps: Stamps::default(), close, copied_bytes: 0 };
+            return Encoded { parts: None, close, copied_bytes: 0 };
         }
-        let mut out = Vec::with_capacity(64 + self.parts.len() * 40);
-        let topics = self.topics.len();
+        let mut out = buffers.take();
+        let topics = self.asked.topics();
         let mut writer = ProduceResponseWriter::begin(&mut out, self.version, self.correlation_id, topics);
-        for topic in &self.topics {
-            let key = topic.name.as_deref().map_or(TopicKey::Id(topic.id), TopicKey::Name);
-            writer.topic(key, topic.partitions);
-            for (index, outcome) in parts.by_ref().take(topic.partitions) {
+        for (topic, partitions) in self.asked.each_topic() {
+            writer.topic(topic, partitions);
+            for (index, outcome) in parts.by_ref().take(partitions) {
                 let blamed: Vec<_> =
                     outcome.records.iter().map(|(index, why)| (*index, Some(*why))).collect();
                 writer.partition(&ProducedPartition {
@@ -146,11 +145,8 @@ impl Waiting {
             }
         }
         writer.finish(0, &[]);
-        Encoded {
-            parts: Some(vec![SendPart::Bytes(out)]),
-            stamps: Stamps::default(),
-            close: false,
-            copied_bytes: 0,
-        }
+        drop(parts);
+        self.asked.recycle(buffers);
+        Encoded::bytes(out)
     }
 }
