@@ -68,6 +68,10 @@ pub const PRODUCER_BATCHES_KEPT: usize = 5;
 /// texts are 64 KiB of answer, and no client shows more.
 pub const RECORD_ERRORS_MAX: usize = 1024;
 
+/// Most bytes that a batch may decompress to where it is compressed anew: two copies of them live at once, in vectors that have up to twice
+/// their size, which keeps within the 64 MiB that a broker may take beyond its pools. 16 times Kafka's default `max.message.bytes`.
+pub const RECOMPRESSED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Bytes before a record batch's attributes: not covered by Kafka's CRC.
 pub const BATCH_UNCHECKED_BYTES: usize = 21;
 

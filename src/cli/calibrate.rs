@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -47,9 +48,9 @@ pub struct PipelineArgs {
     /// Poll for a while before sleeping
     #[arg(long)]
     spin: bool,
-    #[arg(short, long, default_value_t = 64, value_name = "N")]
+    #[arg(short, long, default_value_t = 64, value_parser = at_least_one(), value_name = "N")]
     connections: usize,
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one(), value_name = "N")]
     in_flight: usize,
     #[arg(short, long, default_value = "1KiB", value_parser = units::bytes, value_name = "BYTES")]
     size: u64,
@@ -59,6 +60,10 @@ pub struct PipelineArgs {
     warmup: Duration,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 fn runtime(name: &str) -> Result<Runtime, String> {

@@ -34,7 +34,7 @@ pub struct ConsumeArgs {
     #[arg(short = 'e', long)]
     exit: bool,
     /// End after this many records
-    #[arg(short, long, visible_short_alias = 'n', value_name = "N")]
+    #[arg(short, long, visible_short_alias = 'n', value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     count: Option<u64>,
     /// Output format: %s %S %R %k %K %T %h %t %p %o %v %% \n \t \xNN
     #[arg(short, long, conflicts_with = "json", value_name = "FORMAT")]
@@ -63,13 +63,14 @@ struct Printer<'a> {
 
 pub fn run(args: &ConsumeArgs) -> Outcome {
     interrupt::watch();
+    let format = format(args)?;
     let mut settings = args.target.settings()?;
     settings.auto_create = false;
     let mut cluster = crate::client::cluster::Cluster::new(settings);
     let partitions = partitions(&mut cluster, args)?;
     let range = consume_from::resolve(&mut cluster, &args.topic, &partitions, &args.offset)?;
     let mut consumer = Consumer::new(cluster, &args.topic, &range.from);
-    let mut printer = Printer { args, format: format(args)?, out: Vec::new(), failure: None };
+    let mut printer = Printer { args, format, out: Vec::new(), failure: None };
     let mut left = args.count.unwrap_or(u64::MAX);
     loop {
         finish_what_is_read(&mut consumer, &range, args.exit);

@@ -58,8 +58,10 @@ fn put_yaml(out: &mut String, value: &Value, indent: usize) {
         }
         Value::Array(members) if !members.is_empty() => {
             for member in members {
-                out.push_str(&format!("{:indent$}-", ""));
-                put_nested(out, member, indent);
+                // The dash stands where the first line of the member would be indented.
+                let at = out.len();
+                put_yaml(out, member, indent + 2);
+                out.replace_range(at + indent..at + indent + 1, "-");
             }
         }
         scalar => out.push_str(&format!("{:indent$}{scalar}\n", "")),
@@ -195,7 +197,7 @@ mod tests {
     fn yaml_nests_and_quotes() {
         let value =
             serde_json::json!({ "a": [1, { "b": "x: y", "c": null }], "d": {}, "e": { "f": [true] } });
-        let expected = "a:\n  - 1\n  -\n    b: \"x: y\"\n    c: null\nd: {}\ne:\n  f:\n    - true\n";
+        let expected = "a:\n  - 1\n  - b: \"x: y\"\n    c: null\nd: {}\ne:\n  f:\n    - true\n";
         assert_eq!(yaml(&value), expected);
         assert_eq!(yaml(&serde_json::json!([])), "[]\n");
     }

@@ -49,7 +49,14 @@ impl Target {
 
 fn explain(bad: &BadSetting) -> Failure {
     match bad {
-        BadSetting::Unknown { key, nearest } => Failure::plain(
+        BadSetting::Unknown { key, nearest: None } => Failure::plain(
+            Exit::Usage,
+            "bad-config-key",
+            format!("no client setting is called {key}"),
+            "",
+            &["-X list"],
+        ),
+        BadSetting::Unknown { key, nearest: Some(nearest) } => Failure::plain(
             Exit::Usage,
             "bad-config-key",
             format!("no client setting is called {key}"),

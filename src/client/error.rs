@@ -186,17 +186,20 @@ impl ClientError {
 
 fn refused(code: i16, what: &str, message: &str) -> Fatal {
     let (stable, try_first) = match code {
+        codes::INVALID_CONFIG if message.starts_with("Invalid value") => {
+            ("bad-config-value", "corelog topic describe NAME --all   (lists the keys with their values)")
+        }
         codes::UNKNOWN_TOPIC_OR_PARTITION => ("topic-unknown", "corelog topic list"),
         codes::TOPIC_ALREADY_EXISTS => ("topic-exists", "corelog topic describe NAME"),
         codes::INVALID_TOPIC_EXCEPTION => {
             ("topic-name", "a name of letters, digits, '.', '_' and '-', at most 249 long")
         }
-        codes::INVALID_CONFIG => ("bad-config-key", "corelog topic describe NAME   (lists the keys)"),
+        codes::INVALID_CONFIG => ("bad-config-key", "corelog topic describe NAME --all   (lists the keys)"),
         codes::MESSAGE_TOO_LARGE => {
             ("message-too-large", "corelog topic alter-config NAME --set max.message.bytes=N")
         }
         codes::INVALID_PARTITIONS => {
-            ("partition-count", "a count above the present one (corelog topic describe NAME)")
+            ("partition-count", "a count of 1 or more, above the present one (corelog topic describe NAME)")
         }
         codes::OFFSET_OUT_OF_RANGE => ("offset-range", "-o beginning"),
         _ => ("refused", "read the broker's log for the reason"),

@@ -129,10 +129,10 @@ pub const KEYS: &[Key] = &[
 /// Why a `-X` was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadSetting {
-    /// With the nearest known name.
+    /// With the nearest known name, if one is near enough to be what was meant.
     Unknown {
         key: String,
-        nearest: &'static str,
+        nearest: Option<&'static str>,
     },
     Value {
         key: String,
@@ -149,7 +149,8 @@ impl Settings {
             return Ok(());
         }
         let Some(known) = KEYS.iter().find(|k| k.name == key) else {
-            let nearest = KEYS.iter().min_by_key(|k| distance(k.name, key)).map_or("", |k| k.name);
+            let nearest = KEYS.iter().map(|k| (distance(k.name, key), k.name)).min();
+            let nearest = nearest.filter(|(off, _)| *off <= 2 + key.len() / 5).map(|(_, name)| name);
             return Err(BadSetting::Unknown { key: key.to_string(), nearest });
         };
         let bad = || BadSetting::Value { key: key.to_string(), value: value.to_string(), doc: known.doc };
@@ -213,7 +214,9 @@ mod tests {
         assert_eq!(settings.linger, Duration::from_millis(20));
         assert_eq!(settings.brokers, ["a:1", "b:9092", "[::1]:3"]);
         let unknown = settings.set("linger.sm", "1").unwrap_err();
-        assert_eq!(unknown, BadSetting::Unknown { key: "linger.sm".into(), nearest: "linger.ms" });
+        assert_eq!(unknown, BadSetting::Unknown { key: "linger.sm".into(), nearest: Some("linger.ms") });
+        let strange = settings.set("foo", "1").unwrap_err();
+        assert_eq!(strange, BadSetting::Unknown { key: "foo".into(), nearest: None });
         assert!(matches!(settings.set("acks", "2"), Err(BadSetting::Value { .. })));
         assert!(KEYS.windows(2).all(|pair| pair[0].name < pair[1].name));
     }

@@ -241,6 +241,10 @@ fn bad_listener(key: &str, entry: &str, what: &str) -> Fatal {
         summary: format!("{key}: {entry} {what}"),
         found: format!("{key} = {entry}"),
         means: "the broker would not be reachable as intended".to_string(),
-        tries: vec![format!("{key} = PLAINTEXT://127.0.0.1:9092"), "corelog help config".to_string()],
+        tries: vec![
+            format!("{key} = PLAINTEXT://127.0.0.1:9092"),
+            "--listen 127.0.0.1:9092".to_string(),
+            "corelog serve -X list        (every key, its default and what it does)".to_string(),
+        ],
     }
 }

@@ -166,6 +166,35 @@ fn later_layers_hide_earlier_ones() {
 }
 
 #[test]
+fn keys_of_older_kafkas_are_passed_over() {
+    let mut loader = Loader::default();
+    let old =
+        "zookeeper.connect=z:2181\ninter.broker.protocol.version=3.9\nnum.partitions=3\nnum.io.threads=8\n";
+    loader.file("server.properties", old).expect("taken");
+    let config = loader.finish().expect("sound");
+    assert_eq!((config.num_partitions, config.get("zookeeper.connect")), (3, None));
+    let notes = config.notes.join("\n");
+    assert!(notes.contains("zookeeper.connect is not a key of Kafka 4"), "{notes}");
+    assert!(
+        notes.contains("num.io.threads is accepted without effect: shards have no thread pools"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn compression_is_resolved_with_the_level_of_its_codec() {
+    let broker = BrokerConfig::defaults();
+    let resolve = |pairs| TopicConfig::resolve(&overrides(pairs), &broker).compression;
+    assert_eq!(resolve(&[]), None);
+    assert_eq!(resolve(&[("compression.type", "uncompressed")]), Some(("uncompressed".to_string(), None)));
+    assert_eq!(resolve(&[("compression.type", "gzip")]), Some(("gzip".to_string(), None)));
+    let gzip =
+        [("compression.type", "gzip"), ("compression.gzip.level", "9"), ("compression.zstd.level", "5")];
+    assert_eq!(resolve(&gzip), Some(("gzip".to_string(), Some(9))));
+    assert_eq!(resolve(&[("compression.type", "zstd")]), Some(("zstd".to_string(), Some(3))));
+}
+
+#[test]
 fn mistakes_say_what_was_meant() {
     let mut loader = Loader::default();
     let unknown = loader.set(Source::Flag, "num.partition", "1").unwrap_err();

@@ -105,6 +105,68 @@ fn the_version_is_json_on_request() {
     assert_eq!(value["version"], env!("CARGO_PKG_VERSION"));
 }
 
+/// What the command says with these variables set, and its exit status.
+fn with_variables(variables: &[(&str, &str)], args: &[&str]) -> (String, Option<i32>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
+    let output = command.args(args).envs(variables.iter().copied()).stdin(Stdio::null()).output();
+    let output = output.expect("the binary runs");
+    (text(&output.stdout) + &text(&output.stderr), output.status.code())
+}
+
+#[test]
+fn every_flag_has_a_variable() {
+    let (said, _) = with_variables(&[("CORELOG_FORMAT", "yaml")], &["version"]);
+    assert!(said.contains("\nversion: \"") && said.contains("\nruntimes:\n  - \"uring\"\n"), "{said}");
+    let (said, _) = with_variables(&[("CORELOG_FORMAT", "yaml")], &["version", "--format", "text"]);
+    assert!(said.starts_with("corelog "), "a flag wins: {said}");
+    let (said, exit) = with_variables(&[("CORELOG_FORMAT", "xml")], &["version"]);
+    assert!(exit == Some(2) && said.contains("'xml' for '--format"), "{said}");
+    let (said, _) = with_variables(&[("CORELOG_RECORD_FORMAT", "%q")], &["consume", "-t", "t"]);
+    assert!(said.contains("% is followed by `q`"), "{said}");
+    let conflict = [("CORELOG_JSON", "yes"), ("CORELOG_RECORD_FORMAT", "%s")];
+    assert_eq!(with_variables(&conflict, &["consume", "-t", "t"]).1, Some(2));
+    // What demo removes at its end is never what a broker's variable names.
+    let (help, _) = with_variables(&[], &["demo", "--help"]);
+    assert!(
+        help.contains("[env: CORELOG_DEMO_DATA_DIR") && !help.contains("[env: CORELOG_DATA_DIR"),
+        "{help}"
+    );
+    let (help, _) = with_variables(&[], &["topic", "create", "--help"]);
+    for variable in ["BROKERS", "PARTITIONS", "CONFIG", "IF_NOT_EXISTS", "DRY_RUN", "FORMAT"] {
+        assert!(help.contains(&format!("[env: CORELOG_{variable}")), "{variable}: {help}");
+    }
+}
+
+#[test]
+fn a_broker_tells_its_facts_as_json() {
+    let dir = fresh_dir("cli-serve-json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
+    command.args(["serve", "--format", "json", "-X", "memory=64MiB", "-X", "zookeeper.connect=old:2181"]);
+    // A flag's variable and a setting's: neither is unknown.
+    command.env("CORELOG_LISTEN", "127.0.0.1:0").env("CORELOG_NUM_PARTITIONS", "3");
+    let log = std::fs::File::create(dir.join("log")).expect("a log file");
+    command.arg("--data-dir").arg(dir.join("data")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    let mut child = command.spawn().expect("the binary starts");
+    let mut first = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
+    let read = std::io::BufRead::read_line(&mut stdout, &mut first);
+    let facts: Result<serde_json::Value, _> = serde_json::from_str(&first);
+    let address = facts.as_ref().ok().and_then(|facts| facts["listening"][0].as_str());
+    let listed = address.map(|address| corelog(&["topic", "list", "-b", address]).status.code());
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    let said = std::fs::read_to_string(dir.join("log")).expect("the log");
+    assert!(read.is_ok() && facts.is_ok(), "{first}{said}");
+    assert_eq!(listed, Some(Some(0)), "{first}");
+    let lines: Vec<serde_json::Value> =
+        said.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    let warned = |what: &str| {
+        lines.iter().any(|l| l["level"] == "WARN" && l["message"].as_str().is_some_and(|m| m.contains(what)))
+    };
+    assert!(warned("zookeeper.connect") && !warned("CORELOG_"), "{said}");
+    let _ = std::fs::remove_dir_all(&dir);
+}
+
 #[test]
 fn nobody_listens() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
@@ -119,6 +181,11 @@ fn wrong_input_is_explained() {
     let said = check_error(&["topic", "list", "-X", "linger.mss=1"], 2, "bad-config-key");
     assert!(said.contains("linger.ms"), "{said}");
     check_error(&["topic", "list", "-X", "acks=7"], 2, "bad-config-value");
+    let said = check_error(&["topic", "list", "-X", "foo=7"], 2, "bad-config-key");
+    assert!(!said.contains("-X acks"), "a guess that is none: {said}");
+    let said = check_error(&["serve", "--listen", "bogus"], 2, "bad-config-value");
+    assert!(said.contains("--listen 127.0.0.1:9092"), "{said}");
+    assert_eq!(corelog(&["consume", "-t", "t", "-c", "0"]).status.code(), Some(2));
     check_error(&["produce", "-t", "t", "-z", "brotli"], 2, "usage");
     check_error(&["produce", "-t", "t", "-D", ""], 2, "usage");
     check_error(&["topic", "alter-config", "t"], 2, "usage");
@@ -254,6 +321,7 @@ fn topics_from_creation_to_deletion() {
     check_error(&["topic", "create", "t", "-b", b], 1, "topic-exists");
     check_error(&["topic", "create", "no spaces", "-b", b], 1, "topic-name");
     check_error(&["topic", "create", "u", "-c", "no.such=1", "-b", b], 1, "bad-config-key");
+    check_error(&["topic", "create", "u", "-c", "retention.ms=x", "-b", b], 1, "bad-config-value");
     assert!(topic(&["create", "t", "--if-not-exists"]).contains("was there"));
     assert!(topic(&["create", "v", "--dry-run"]).contains("would be created"));
     check_ok(&["produce", "-t", "t", "-p", "1", "-b", b], b"a\nb\nc\n");
@@ -271,6 +339,10 @@ fn topics_from_creation_to_deletion() {
         (&2.into(), &3.into())
     );
     assert!(topic(&["list"]).starts_with("NAME"));
+    assert!(topic(&["list", "--format", "wide"]).lines().next().is_some_and(|l| l.ends_with("INTERNAL")));
+    assert!(topic(&["list", "--format", "yaml"]).starts_with("- id: \""));
+    assert!(topic(&["describe", "t", "--format", "wide"]).contains("IN SYNC"));
+    assert!(topic(&["describe", "t", "--format", "yaml"]).contains("\ntopic: \"t\"\n"));
     topic(&["delete", "t"]);
     check_error(&["topic", "delete", "t", "-b", b], 1, "topic-unknown");
     check_error(&["topic", "describe", "t", "-b", b], 1, "topic-unknown");

@@ -340,6 +340,6 @@ fn failed(what: &str, errno: Errno) -> Fatal {
         summary: format!("the bare pipeline stopped: {what} failed"),
         found: errno.to_string(),
         means: "nothing was measured".into(),
-        tries: vec!["corelog check".into()],
+        tries: vec!["fewer --connections, or another --data-dir".into()],
     }
 }

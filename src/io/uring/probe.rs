@@ -198,7 +198,6 @@ fn explain(error: &io::Error, release: &str, disabled: &str, seccomp: bool) -> F
             found,
             means: "the kernel refused a ring".into(),
             tries: vec![
-                "corelog check".into(),
                 "look at the limits of memory and open files: ulimit -a".into(),
             ],
         },

@@ -5,7 +5,7 @@ use super::{
     Accept, Batch, Change, accept, batches, find_max_timestamp, find_timestamp, records, rewrite, scan, stamp,
 };
 use crate::base::error::Refused;
-use crate::base::limits::RECORD_ERRORS_MAX;
+use crate::base::limits::{RECOMPRESSED_BYTES_MAX, RECORD_ERRORS_MAX};
 use crate::wire::codec::{Codec, Compression};
 
 const LIMITS: Accept = Accept {
@@ -308,6 +308,17 @@ fn sizes_are_checked_before_and_after_recompression() {
     builder.finish(&mut bomb).expect("builds");
     let wide = Accept { max_message_bytes: i32::MAX, compression: Some(Codec::None.into()), ..LIMITS };
     assert_eq!(error(&bomb, &wide), Some(Refused::CorruptMessage));
+    // Within the codec's budget, but too much to hold twice.
+    let mut state = 1u32;
+    let mut value = vec![0; RECOMPRESSED_BYTES_MAX + 1];
+    for byte in value.iter_mut().step_by(1000) {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (state >> 24) as u8;
+    }
+    let mut large = Vec::new();
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(&value), headers: &[] });
+    builder.finish(&mut large).expect("builds");
+    assert_eq!(error(&large, &wide), Some(Refused::MessageTooLarge));
 }
 
 #[test]
