@@ -20,6 +20,7 @@ use corelog::io::clock::{Clock, ClockSource};
 use corelog::io::{ConnId, Done, FileId, ListenerId, Mono, Op, Payload, StorageCaps, Token};
 use corelog::log::store::StoreConfig;
 use corelog::server::metadata::{Ids, Metadata};
+use corelog::server::quota::ConnectionQuota;
 use corelog::server::{Server, ServerConfig};
 use corelog::shard::{Cx, Shard, TOKEN_READ, TOKEN_STORE, rules};
 use corelog::wire::batch::build::{BatchBuilder, NewRecord};
@@ -98,13 +99,16 @@ impl Machine {
                 shard.create(key, rules::of(&topic.config, &image.config));
             }
         }
-        let server = Server::new(ServerConfig {
-            shard: ShardId(0),
-            request_bytes_max: 100 << 20,
-            fetch_bytes_max: 50 << 20,
-            idle_ms_max: u64::MAX,
-            held_bytes_max: 64 << 20,
-        });
+        let server = Server::new(
+            ServerConfig {
+                shard: ShardId(0),
+                request_bytes_max: 100 << 20,
+                fetch_bytes_max: 50 << 20,
+                idle_ms_max: u64::MAX,
+                held_bytes_max: 64 << 20,
+            },
+            ConnectionQuota::default(),
+        );
         let meta = Metadata::new(Arc::new(image.clone()), Controller::new(image), Ids::new([7; 32]));
         let mut machine = Machine {
             server,

@@ -23,6 +23,7 @@ use crate::io::uring::{self, Uring};
 use crate::io::{Errno, Io, ListenerId, LockError, StorageCaps, signal};
 use crate::log::store::StoreConfig;
 use crate::server::metadata::{Ids, Metadata};
+use crate::server::quota::ConnectionQuota;
 use crate::server::{Server, ServerConfig};
 use crate::shard::{Shard, rules};
 
@@ -181,18 +182,22 @@ pub fn assemble(
         caps,
     };
     let mut shard = Shard::new(ShardId(0), store);
+    shard.set_retention_check_ms(config.retention_check_ms);
     open_partitions(&mut io, &mut shard, &dir, &recovered.image)?;
     keep_spare(&mut io, &dir);
     let mut seed = [0u8; 32];
     io.random(&mut seed);
-    let server = Server::new(ServerConfig {
-        shard: ShardId(0),
-        // A request larger than that could never be stored.
-        request_bytes_max: config.request_bytes_max.min((pool_bytes / 2) as usize),
-        fetch_bytes_max: config.fetch_bytes_max,
-        idle_ms_max: config.connection_idle_ms_max,
-        held_bytes_max: pool_bytes / HELD_SHARE,
-    });
+    let server = Server::new(
+        ServerConfig {
+            shard: ShardId(0),
+            // A request larger than that could never be stored.
+            request_bytes_max: config.request_bytes_max.min((pool_bytes / 2) as usize),
+            fetch_bytes_max: config.fetch_bytes_max,
+            idle_ms_max: config.connection_idle_ms_max,
+            held_bytes_max: pool_bytes / HELD_SHARE,
+        },
+        ConnectionQuota::default(),
+    );
     let meta = Metadata::new(Arc::new(recovered.image), recovered.controller, Ids::new(seed));
     listening.sort_by_key(|(_, addr)| !addr.is_ipv4());
     Ok((Node::new(io, shard, server, meta, recovered.control), listening))

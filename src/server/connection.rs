@@ -7,7 +7,7 @@ use super::buffers::Buffers;
 use super::handlers::Scratch;
 use super::pending::Pending;
 use crate::base::few::Few;
-use crate::base::limits::{SEND_GATHER_BYTES, SEND_PARTS_MAX};
+use crate::base::limits::{IN_FLIGHT_PER_CONNECTION_MAX, SEND_GATHER_BYTES, SEND_PARTS_MAX};
 use crate::base::metrics::{Stages, Stamp, Stamps};
 use crate::io::buffer::RecvBuf;
 use crate::io::{ConnId, Mono, SendChain, SendPart};
@@ -88,6 +88,8 @@ pub struct Connection {
     /// What the server's budget counts for this connection, and for its inbox.
     pub charged: u64,
     pub inbox_charged: u64,
+    /// It is counted by the quota.
+    pub counted: bool,
     pub phase: Phase,
     pub receiving: bool,
     pub cancelling: bool,
@@ -95,6 +97,8 @@ pub struct Connection {
     pub sending: bool,
     /// The peer sends no more.
     pub ended: bool,
+    /// The requests below this sequence were told so.
+    pub hurried: u64,
     pub last_heard: Mono,
     pub send_since: Mono,
     /// When the unfinished frame began, and its first byte's time for the stamps.
@@ -125,12 +129,14 @@ impl Connection {
             fetches: 0,
             charged: 0,
             inbox_charged: 0,
+            counted: false,
             phase: Phase::Open,
             receiving: false,
             cancelling: false,
             stalled: false,
             sending: false,
             ended: false,
+            hurried: 0,
             last_heard: now,
             send_since: now,
             frame_since: None,
@@ -183,6 +189,11 @@ impl Connection {
         self.queue_bytes += slot.bytes_held();
         self.fetches += usize::from(slot.is_fetch());
         self.queue.push_back(slot);
+    }
+
+    /// Its next request waits for its own answers, not for memory.
+    pub fn waits_for_order(&self) -> bool {
+        self.queue.len() >= IN_FLIGHT_PER_CONNECTION_MAX || self.is_fetching()
     }
 
     /// Bytes of the inbox that lie in receive buffers.

@@ -3,7 +3,6 @@
 use super::ServerConfig;
 use super::connection::{Chunk, Connection, Slot};
 use super::handlers::{self, Handled, Metadata, Request, Scratch};
-use crate::base::limits::IN_FLIGHT_PER_CONNECTION_MAX;
 use crate::base::metrics::{Path, Stamp, Stamps};
 use crate::router::message::Ticket;
 use crate::shard::{Cx, Shard};
@@ -35,7 +34,7 @@ pub fn one_chunk(
     let Some(Chunk { mut buf, at: parsed, received }) = conn.inbox.pop_front() else { return Ok(()) };
     let total = buf.len();
     let mut rest = &mut buf[parsed..];
-    while conn.queue_len() < IN_FLIGHT_PER_CONNECTION_MAX && !conn.is_fetching() {
+    while !conn.waits_for_order() {
         let sequence = conn.next_sequence();
         let Some(frame) = conn.splitter.next_frame(&mut rest)? else {
             conn.frame_since = (conn.splitter.held_bytes() > 0).then(|| conn.frame_since.unwrap_or(cx.now));

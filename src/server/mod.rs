@@ -8,11 +8,13 @@
 //! All that a connection is owed leaves in one send.
 //!
 //! # Non-obvious
-//! - One `Recv` stays armed. When a connection must wait (too many unanswered requests, no staging memory), the `Recv` is
-//!   cancelled and what had arrived stays in its inbox, unparsed: the peer's own socket buffer is the queue.
+//! - One `Recv` stays armed. When a connection must wait for memory, the `Recv` is cancelled and what had arrived stays in its inbox,
+//!   unparsed: the peer's own socket buffer is the queue. While it waits for its own answers the `Recv` stays armed for a while, so that
+//!   a peer that hangs up is noticed: its long poll is answered at once.
 //! - acks=0 has no response and still a place in the queue: its errors close the connection, as in Kafka.
 //! - A connection's slot is reused only after `CloseConn` completed; its generation then differs, so a late reply finds nobody.
 
+mod accept;
 mod budget;
 mod buffers;
 pub mod connection;
@@ -20,23 +22,25 @@ pub mod dispatch;
 pub mod handlers;
 pub mod metadata;
 mod pending;
+pub mod quota;
 mod timeouts;
 
-use std::net::SocketAddr;
+#[cfg(test)]
+mod tests;
 
 use slab::Slab;
 
 use crate::base::ids::ShardId;
-use crate::base::limits::CONNECTIONS_PER_SHARD_MAX;
 use crate::base::metrics::{Path, Stages};
-use crate::io::{ConnId, Done, Errno, ListenerId, Mono, Op, Payload, Token};
+use crate::io::{Done, Errno, Mono, Op, Payload, Token};
 use crate::router::message::{Message, Reply, Ticket};
 use crate::shard::{Cx, Shard};
-use crate::wire::frame::FrameSplitter;
 
+use accept::Listener;
 use budget::Budget;
 use connection::{Chunk, Connection, Phase};
 use handlers::{Metadata, Scratch};
+use quota::ConnectionQuota;
 
 /// Token kinds of the server's operations. Slot and generation are the connection's; for `ACCEPT` the slot is the listener.
 pub const TOKEN_ACCEPT: u8 = 16;
@@ -70,7 +74,8 @@ pub struct Server {
     connections: Slab<Connection>,
     budget: Budget,
     generation: u32,
-    listeners: Vec<(ListenerId, bool)>,
+    quota: ConnectionQuota,
+    listeners: Vec<Listener>,
     /// Connections that have something to send, or whose inbox should be looked at again.
     ready: Vec<usize>,
     stalled: Vec<usize>,
@@ -89,12 +94,14 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(config: ServerConfig) -> Server {
+    /// The quota is that of all shards.
+    pub fn new(config: ServerConfig, quota: ConnectionQuota) -> Server {
         Server {
             budget: Budget::new(config.held_bytes_max),
             config,
             connections: Slab::new(),
             generation: 0,
+            quota,
             listeners: Vec::new(),
             ready: Vec::new(),
             stalled: Vec::new(),
@@ -109,13 +116,6 @@ impl Server {
             accepted_total: 0,
             closed_total: 0,
         }
-    }
-
-    /// Starts to accept on a listener.
-    pub fn serve(&mut self, listener: ListenerId) {
-        self.listeners.push((listener, true));
-        self.ops
-            .push((Op::Accept { listener }, Token::new(TOKEN_ACCEPT, 0, self.listeners.len() as u32 - 1)));
     }
 
     pub fn connections(&self) -> usize {
@@ -135,7 +135,7 @@ impl Server {
     pub fn done(&mut self, done: Done, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
         let token = done.token;
         match token.kind() {
-            TOKEN_ACCEPT => self.accepted(done, cx),
+            TOKEN_ACCEPT => self.accepted(done, meta, cx),
             TOKEN_CANCEL => {}
             TOKEN_CLOSE => self.closed(token, shard, cx),
             kind => {
@@ -191,6 +191,7 @@ impl Server {
             }
         }
         self.flush_sends(cx);
+        self.accept_again(cx.now);
         if cx.now >= self.next_sweep {
             self.next_sweep = cx.now.plus_ms(1_000);
             self.sweep(cx.now);
@@ -222,7 +223,8 @@ impl Server {
     }
 
     pub fn next_deadline(&self) -> Option<Mono> {
-        (!self.connections.is_empty()).then_some(self.next_sweep)
+        let sweep = (!self.connections.is_empty()).then_some(self.next_sweep);
+        [sweep, self.next_accept()].into_iter().flatten().min()
     }
 
     /// Accepts no more and closes each connection as soon as it is owed nothing.
@@ -241,29 +243,6 @@ impl Server {
         for at in all {
             self.close(at);
         }
-    }
-
-    fn accepted(&mut self, done: Done, cx: &mut Cx<'_>) {
-        let listener = done.token.slot() as usize;
-        if !done.more && !self.stopping {
-            // Out of descriptors, or a connection that was reset before we took it: keep accepting.
-            let op = Op::Accept { listener: self.listeners[listener].0 };
-            self.ops.push((op, done.token));
-        }
-        let Payload::Accepted { conn, peer } = done.payload else { return };
-        self.accepted_total += 1;
-        self.adopt(conn, peer, cx.now);
-    }
-
-    fn adopt(&mut self, conn: ConnId, peer: SocketAddr, now: Mono) {
-        self.generation = (self.generation + 1) & 0xff_ffff;
-        let splitter = FrameSplitter::requests(self.config.request_bytes_max);
-        let full = self.connections.len() >= CONNECTIONS_PER_SHARD_MAX;
-        let at = self.connections.insert(Connection::new(conn, peer, self.generation, splitter, now));
-        if full || self.stopping {
-            return self.close(at);
-        }
-        self.arm(at);
     }
 
     fn arm(&mut self, at: usize) {
@@ -288,9 +267,15 @@ impl Server {
             (Err(_), _) => conn.ended = true,
         }
         if !conn.stalled {
-            self.work_inbox(at, shard, meta, cx);
-        } else if !self.budget.keep_inbox(conn) {
-            self.close(at);
+            return self.work_inbox(at, shard, meta, cx);
+        }
+        if !self.budget.keep_inbox(conn) {
+            return self.close(at);
+        }
+        if conn.ended {
+            self.hurry(at, shard, cx);
+        } else if !self.budget.may_listen(conn) {
+            self.cancel_recv(at);
         }
     }
 
@@ -307,11 +292,19 @@ impl Server {
                 if !self.budget.keep_inbox(conn) {
                     return self.close(at);
                 }
-                return self.stall(at);
+                self.stall(at);
+                let conn = &self.connections[at];
+                if conn.ended {
+                    self.hurry(at, shard, cx);
+                } else if !conn.waits_for_order() || !self.budget.may_listen(conn) {
+                    self.cancel_recv(at);
+                }
+                return;
             }
             let wanted = conn.splitter.claimed_bytes().unwrap_or(0).max(arrived);
             if !shard.room_for(wanted, cx) {
-                return self.stall(at);
+                self.stall(at);
+                return self.cancel_recv(at);
             }
             let fetch_bytes_max = self.config.fetch_bytes_max.min(self.budget.answer_bytes_max());
             let config = ServerConfig { fetch_bytes_max, ..self.config };
@@ -330,10 +323,7 @@ impl Server {
             if conn.owes_nothing() {
                 return self.close(at);
             }
-            let hurry =
-                Message::Hurry { shard: self.config.shard, conn: at as u32, generation: conn.generation };
-            shard.handle(hurry, cx);
-            self.take_replies(shard, cx);
+            self.hurry(at, shard, cx);
         } else if !conn.receiving {
             self.arm(at);
         }
@@ -352,17 +342,32 @@ impl Server {
         self.replies = replies;
     }
 
-    fn stall(&mut self, at: usize) {
+    /// The peer sends no more: nobody waits for news on its behalf.
+    fn hurry(&mut self, at: usize, shard: &mut Shard, cx: &mut Cx<'_>) {
         let conn = &mut self.connections[at];
-        conn.stalled = true;
+        // Once for each request: a fetch whose reads are in flight ends with them.
+        let through = conn.next_sequence();
+        if std::mem::replace(&mut conn.hurried, through) == through {
+            return;
+        }
+        let hurry = Message::Hurry { shard: self.config.shard, conn: at as u32, generation: conn.generation };
+        shard.handle(hurry, cx);
+        self.take_replies(shard, cx);
+    }
+
+    /// The inbox waits, and is looked at again in the next turns.
+    fn stall(&mut self, at: usize) {
+        self.connections[at].stalled = true;
+        self.stalled.push(at);
+    }
+
+    fn cancel_recv(&mut self, at: usize) {
+        let conn = &mut self.connections[at];
         if conn.receiving && !conn.cancelling {
             conn.cancelling = true;
-            self.ops.push((
-                Op::CancelRecv { conn: conn.id },
-                Token::new(TOKEN_CANCEL, conn.generation, at as u32),
-            ));
+            let token = Token::new(TOKEN_CANCEL, conn.generation, at as u32);
+            self.ops.push((Op::CancelRecv { conn: conn.id }, token));
         }
-        self.stalled.push(at);
     }
 
     fn send_owed(&mut self, at: usize, now: Mono) {
@@ -428,6 +433,9 @@ impl Server {
         }
         let mut conn = self.connections.remove(at);
         self.budget.forget(at, &mut conn);
+        if conn.counted {
+            self.quota.give(conn.peer.ip());
+        }
         self.closed_total += 1;
         if !conn.owes_nothing() {
             let forget =

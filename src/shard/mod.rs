@@ -130,6 +130,11 @@ impl Shard {
         self.id
     }
 
+    /// Looks at the retention of all logs this often from now on.
+    pub fn set_retention_check_ms(&mut self, ms: u64) {
+        self.store.set_retention_check_ms(ms);
+    }
+
     /// Recovers a partition from its directory. Blocks; for start-up.
     pub fn open(
         &mut self,
