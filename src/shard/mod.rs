@@ -16,6 +16,9 @@ mod parked;
 mod produce;
 pub mod rules;
 
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
