@@ -4,6 +4,7 @@
 //! Prints a line per case: name, nanoseconds and allocations per request (the fastest of several rounds, the fewest of them), and a hash of
 //! the answers, which must not change with the machine.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,9 +20,10 @@ use corelog::io::buffer::{Pool, RecvBuf};
 use corelog::io::clock::{Clock, ClockSource};
 use corelog::io::{ConnId, Done, FileId, ListenerId, Mono, Op, Payload, StorageCaps, Token};
 use corelog::log::store::StoreConfig;
+use corelog::router::mesh::Router;
 use corelog::server::metadata::{Ids, Metadata};
 use corelog::server::quota::ConnectionQuota;
-use corelog::server::{Server, ServerConfig};
+use corelog::server::{On, Server, ServerConfig};
 use corelog::shard::{Cx, Shard, TOKEN_READ, TOKEN_STORE, rules};
 use corelog::wire::batch::build::{BatchBuilder, NewRecord};
 use corelog::wire::codec::Codec;
@@ -42,6 +44,7 @@ const SEGMENT_BYTES: &str = "1073741824";
 struct Machine {
     server: Server,
     shard: Shard,
+    router: Router,
     meta: Metadata,
     pool: Pool,
     now: Mono,
@@ -106,13 +109,21 @@ impl Machine {
                 fetch_bytes_max: 50 << 20,
                 idle_ms_max: u64::MAX,
                 held_bytes_max: 64 << 20,
+                handover_requests: 0,
+                handover_interval_ms: 0,
             },
             ConnectionQuota::default(),
         );
-        let meta = Metadata::new(Arc::new(image.clone()), Controller::new(image), Ids::new([7; 32]));
+        let meta = Metadata::new(
+            Arc::new(image.clone()),
+            Some(Controller::new(image)),
+            Arc::new(BTreeMap::new()),
+            Ids::new([7; 32]),
+        );
         let mut machine = Machine {
             server,
             shard,
+            router: Router::new(ShardId(0), Vec::new()),
             meta,
             pool,
             now: Clock::Call.now(),
@@ -145,9 +156,18 @@ impl Machine {
         assert!(self.recv.is_some(), "it receives");
     }
 
+    fn cx(pool: &mut Pool, now: Mono, clock: Clock) -> Cx<'_> {
+        Cx { pool, now, clock, wall_ms: 0 }
+    }
+
+    fn on(&mut self) -> (&mut Server, On<'_>) {
+        let cx = Machine::cx(&mut self.pool, self.now, self.clock);
+        (&mut self.server, On { shard: &mut self.shard, router: &mut self.router, meta: &mut self.meta, cx })
+    }
+
     fn server_done(&mut self, done: Done) {
-        let mut cx = Cx { pool: &mut self.pool, now: self.now, clock: self.clock, wall_ms: 0 };
-        self.server.done(done, &mut self.shard, &mut self.meta, &mut cx);
+        let (server, mut on) = self.on();
+        server.done(done, &mut on);
     }
 
     /// Turns until nothing is in flight.
@@ -160,12 +180,10 @@ impl Machine {
         self.now = Clock::Call.now();
         self.clock = self.clocks.turn(self.now);
         loop {
-            let mut cx = Cx { pool: &mut self.pool, now: self.now, clock: self.clock, wall_ms: 0 };
-            self.shard.turn(&mut cx);
-            for reply in self.shard.take_replies() {
-                self.server.reply(reply, self.now);
-            }
-            self.server.turn(&mut self.shard, &mut self.meta, &mut cx);
+            self.shard.turn(&mut Machine::cx(&mut self.pool, self.now, self.clock));
+            let (server, mut on) = self.on();
+            server.collect(&mut on);
+            server.turn(&mut on);
             let mut ops = std::mem::take(&mut self.ops);
             ops.extend(self.shard.take_ops());
             ops.extend(self.server.take_ops());
@@ -201,8 +219,7 @@ impl Machine {
         let done = Done { token, result: Ok(result), more: false, payload };
         match token.kind() {
             TOKEN_STORE | TOKEN_READ => {
-                let mut cx = Cx { pool: &mut self.pool, now: self.now, clock: self.clock, wall_ms: 0 };
-                self.shard.done(done, &mut cx);
+                self.shard.done(done, &mut Machine::cx(&mut self.pool, self.now, self.clock));
             }
             _ => self.server_done(done),
         }

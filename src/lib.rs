@@ -48,12 +48,14 @@
 //! | bytes | wire, shard, server, broker, client, loadgen |
 //! | clap | cli |
 //! | crc32c | wire::batch, log, controller, calibrate, loadgen |
+//! | crossbeam_utils | io |
 //! | flate2 | wire |
 //! | hdrhistogram | base::metrics, loadgen, calibrate, cli |
 //! | io_uring | io |
 //! | kafka_wire | wire |
 //! | kafka_wire_core | wire |
 //! | libc | io |
+//! | loom | io |
 //! | lz4_flex | wire |
 //! | serde | config, controller, loadgen, cli |
 //! | serde_json | controller, calibrate, loadgen, cli |

@@ -16,6 +16,10 @@ pub const ROUNDS_IN_FLIGHT_MAX: usize = 4;
 /// Segments of an iovec chain in one send; a fetch that needs more gathers small runs by copy.
 pub const SEND_PARTS_MAX: usize = 64;
 
+/// Bytes that one send takes at most before it completes: a peer that reads slowly shows progress at least this often, and one that reads
+/// fast costs a completion for each.
+pub const SEND_BYTES_MAX: usize = 1024 * 1024;
+
 /// Runs of record bytes shorter than this are copied next to their neighbours: an iovec costs more than the copy.
 pub const SEND_GATHER_BYTES: usize = 4096;
 
@@ -34,6 +38,18 @@ pub const REQUEST_PARTITIONS_MAX: usize = 65_536;
 
 /// Requests of one connection that are read but not yet answered; beyond it the socket is not read.
 pub const IN_FLIGHT_PER_CONNECTION_MAX: usize = 128;
+
+/// Shards of one broker. Also the distance between the ids under which two nodes advertise their shards.
+pub const SHARDS_MAX: usize = 1024;
+
+/// Requests that one shard may have unanswered at another, and all shards at one: fewer for each the more shards there are, because
+/// N x N lanes of that many letters are memory.
+pub const LANE_CREDITS_MAX: usize = 256;
+pub const LANE_CREDITS_MIN: usize = 16;
+pub const LANE_CREDITS_ALL: usize = 2048;
+
+/// Letters taken out of one lane per turn.
+pub const LETTERS_PER_TURN_MAX: usize = 128;
 
 /// Connections per shard.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 20_000;

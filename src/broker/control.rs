@@ -20,7 +20,6 @@ use crate::controller::meta::{self, Meta};
 use crate::controller::metastore::{self, FOLDER, Files, JOURNAL_ALLOCATE, journal_name, snapshot_name};
 use crate::io::{Done, Errno, FileId, Io, Op, OpenMode, Payload, Token, WriteSync};
 use crate::log::store::Source;
-use crate::server::metadata::Metadata;
 use crate::shard::{Cx, Shard, rules};
 
 /// Token kind of the journal's writes.
@@ -177,10 +176,6 @@ fn remove_old(io: &mut Io, folder: &Path, generations: &[u64]) -> Result<(), Err
 }
 
 impl Control {
-    pub fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-
     /// Why the broker must end, once a metadata write failed.
     pub fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
@@ -196,12 +191,12 @@ impl Control {
     }
 
     /// Once per turn: writes what was decided since the last write.
-    pub fn turn(&mut self, meta: &mut Metadata, shard: &mut Shard, cx: &mut Cx<'_>) {
+    pub fn turn(&mut self, controller: &mut Controller, shard: &mut Shard, cx: &mut Cx<'_>) {
         if self.in_flight.is_some() || self.failed.is_some() {
             return;
         }
         if self.waiting.is_none() {
-            let Some(batch) = meta.controller.take_batch() else { return };
+            let Some(batch) = controller.take_batch() else { return };
             self.waiting = Some((self.writer.encode(&batch.records), batch.through));
         }
         self.push_waiting(shard, cx);
@@ -231,10 +226,10 @@ impl Control {
         self.in_flight = Some(InFlight { through, pending: offsets.len(), offsets, tries: 0 });
     }
 
-    /// A journal write completed.
-    pub fn done(&mut self, done: Done, meta: &mut Metadata, shard: &mut Shard, cx: &mut Cx<'_>) {
-        let Some(in_flight) = &mut self.in_flight else { return };
-        let Payload::Written(data) = done.payload else { return };
+    /// A journal write completed. Returns the image to publish, if that made one durable.
+    pub fn done(&mut self, done: Done, controller: &mut Controller) -> Option<Arc<Image>> {
+        let in_flight = self.in_flight.as_mut()?;
+        let Payload::Written(data) = done.payload else { return None };
         let left = match done.result {
             Ok(written) if written as usize == data.len() => None,
             // The last whole block is where direct I/O can go on.
@@ -251,30 +246,28 @@ impl Control {
             *offset += at as u64;
             let data = data.sub(at..data.len());
             let op = Op::Write { file: self.journal, offset: *offset, data, sync: WriteSync::Dsync };
-            return self.ops.push((op, done.token));
+            self.ops.push((op, done.token));
+            return None;
         }
         if left.is_some() {
             self.failed = Some("metadata write: it stays short".into());
         }
         in_flight.pending -= 1;
         if in_flight.pending > 0 || self.failed.is_some() {
-            return;
+            return None;
         }
         let through = in_flight.through;
         self.in_flight = None;
-        if let Some(image) = meta.controller.durable(through) {
-            publish(&meta.image, &image, shard, cx);
-            meta.image = image;
-        }
+        controller.durable(through)
     }
 
     /// Begins a new generation when the journal has grown long. Blocks for a few milliseconds, once in thousands of changes.
-    pub fn roll_if_full(&mut self, io: &mut Io, meta: &Metadata) {
+    pub fn roll_if_full(&mut self, io: &mut Io, image: &Image) {
         if !self.writer.is_full() || !self.is_idle() || self.failed.is_some() {
             return;
         }
         let (folder, generation) = (self.data_dir.join(FOLDER), self.writer.generation());
-        match begin(io, &folder, &meta.image, self.cluster, generation + 1, self.writer.point()) {
+        match begin(io, &folder, image, self.cluster, generation + 1, self.writer.point()) {
             Ok((journal, writer)) => {
                 io.wait(Op::CloseFile { file: std::mem::replace(&mut self.journal, journal) });
                 self.writer = writer;
@@ -287,8 +280,8 @@ impl Control {
     }
 }
 
-/// Makes, changes and removes what differs between two images.
-fn publish(old: &Image, new: &Image, shard: &mut Shard, cx: &mut Cx<'_>) {
+/// Makes, changes and removes the partitions of a shard that differ between two images.
+pub fn catch_up(old: &Image, new: &Image, shard: &mut Shard, cx: &mut Cx<'_>) {
     let config_changed = old.config != new.config;
     for topic in new.topics() {
         match old.topic_by_id(topic.id) {
@@ -298,6 +291,7 @@ fn publish(old: &Image, new: &Image, shard: &mut Shard, cx: &mut Cx<'_>) {
     }
     for topic in old.topics() {
         if new.topic_by_id(topic.id).is_none() {
+            // Those of other shards are not known here.
             keys(topic).for_each(|key| shard.delete(key, cx));
         }
     }
@@ -306,6 +300,9 @@ fn publish(old: &Image, new: &Image, shard: &mut Shard, cx: &mut Cx<'_>) {
 fn change_topic(before: Option<&Topic>, topic: &Topic, image: &Image, shard: &mut Shard) {
     let there = before.map_or(0, |t| t.partitions.len());
     for (index, key) in keys(topic).enumerate() {
+        if image.owner(key) != Some(shard.id()) {
+            continue;
+        }
         let rules = rules::of(&topic.config, &image.config);
         if index < there {
             shard.set_rules(key, rules);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! submit what is queued, wait for completions or the next deadline      one system call
+//! letters of other shards, the image in force
 //! completions -> shard, server, controller
 //! shard: events, deadlines, the commit planner                          appends of this turn leave as one round
 //! replies -> connections; one send per connection with all it is owed
@@ -9,12 +10,30 @@
 //! Everything that a turn produced leaves with the next turn's one system call, so a loaded broker makes many operations per
 //! entry into the kernel and an idle one sleeps.
 
-use crate::broker::control::{Control, TOKEN_CONTROL};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::ids::ShardId;
+use crate::base::metrics::Stamps;
+use crate::broker::control::{Control, TOKEN_CONTROL, catch_up};
+use crate::broker::together::Together;
 use crate::io::clock::{Clock, ClockSource};
 use crate::io::{Done, Io, Mono, Wait};
-use crate::server::Server;
+use crate::router::letter::{Handover, Letter, Origin, Parcel};
+use crate::router::mesh::Router;
+use crate::router::message::{Message, Reply, ReplyBody};
 use crate::server::handlers::Metadata;
+use crate::server::{On, Server};
 use crate::shard::{Cx, Notice, Shard, TOKEN_READ, TOKEN_STORE};
+
+/// The server of a node beside what it works on. A macro, because a function would borrow the whole node.
+macro_rules! server_on {
+    ($node:ident, $now:expr, $wall_ms:expr) => {{
+        let Node { io, shard, server, meta, router, clock, .. } = &mut *$node;
+        let cx = Cx { now: $now, clock: *clock, wall_ms: $wall_ms, pool: io.pool() };
+        (server, On { shard, router, meta, cx })
+    }};
+}
 
 /// Longest sleep: a stop request is seen after at most this.
 const SLEEP_MS_MAX: u64 = 100;
@@ -28,20 +47,39 @@ pub struct Node {
     pub shard: Shard,
     pub server: Server,
     pub meta: Metadata,
-    pub control: Control,
+    pub router: Router,
+    /// On the controller's shard.
+    control: Option<Control>,
+    together: Arc<Together>,
+    data_dir: PathBuf,
     dones: Vec<Done>,
     clocks: ClockSource,
+    /// Of this turn.
+    clock: Clock,
     next_disk_check: Mono,
     /// Why acks ended, once a write or a flush failed.
     pub dead: Option<String>,
     stop: Stop,
 }
 
+/// What a node is made of, besides its `Io`.
+pub struct Stand {
+    pub shard: Shard,
+    pub server: Server,
+    pub meta: Metadata,
+    pub router: Router,
+    pub control: Option<Control>,
+    pub together: Arc<Together>,
+    pub data_dir: PathBuf,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     Serving,
-    /// Connections finish what they are owed until this time, then the logs are flushed.
+    /// Connections finish what they are owed until this time.
     Draining(Mono),
+    /// No connections here: the others may still ask for something, until this time. Then the logs are flushed.
+    Drained(Mono),
     /// Since when.
     Flushing(Mono),
     Stopped,
@@ -54,28 +92,36 @@ const NO_SPACE_MS_MAX: u64 = 500;
 const DRAIN_MS_MAX: u64 = 500;
 
 impl Node {
-    pub fn new(io: Io, shard: Shard, server: Server, meta: Metadata, control: Control) -> Node {
-        Node {
+    pub fn new(io: Io, stand: Stand) -> Node {
+        let Stand { shard, server, meta, router, control, together, data_dir } = stand;
+        let mut node = Node {
             clocks: io.clock_source(),
+            clock: Clock::Still(io.now()),
             io,
             shard,
             server,
             meta,
+            router,
             control,
+            together,
+            data_dir,
             dones: Vec::new(),
             next_disk_check: Mono(0),
             dead: None,
             stop: Stop::Serving,
-        }
+        };
+        // The first turn may bring requests: what they need must be there.
+        node.tend(node.io.now());
+        node
     }
 
-    /// Begins an orderly stop; `is_stopped` tells when it is done.
+    /// Begins an orderly stop of all shards; `is_stopped` tells when this one is done.
     pub fn begin_stop(&mut self) {
+        self.together.ask_to_stop();
         if self.stop == Stop::Serving {
             self.stop = Stop::Draining(self.io.now().plus_ms(DRAIN_MS_MAX));
-            let now = self.io.now();
-            let clock = self.clocks.turn(now);
-            let mut cx = Cx { now, clock, wall_ms: self.io.wall_ms(), pool: self.io.pool() };
+            let (now, wall_ms) = (self.io.now(), self.io.wall_ms());
+            let mut cx = Cx { now, clock: Clock::Still(now), wall_ms, pool: self.io.pool() };
             self.shard.begin_drain(&mut cx);
             self.server.begin_stop();
         }
@@ -90,48 +136,151 @@ impl Node {
         let wait = self.wait();
         self.io.turn(wait, &mut self.dones);
         let (now, wall_ms) = (self.io.now(), self.io.wall_ms());
-        let clock = self.clocks.turn(now);
-        self.complete(now, clock, wall_ms);
-        self.work(now, clock, wall_ms);
+        self.clock = self.clocks.turn(now);
+        if self.together.is_stopping() {
+            self.begin_stop();
+        }
+        self.router.receive();
+        // Behind the lanes: who wrote to us may know partitions that we have yet to make.
+        self.catch_up(now, wall_ms);
+        self.complete(now, wall_ms);
+        self.open_letters(now, wall_ms);
+        self.work(now, wall_ms);
         self.push();
         self.tend(now);
     }
 
-    fn wait(&self) -> Wait {
+    fn wait(&mut self) -> Wait {
         let now = self.io.now();
         if self.shard.is_starved() || self.server.has_work() {
             return Wait::No;
         }
-        let deadlines = [self.shard.next_deadline(), self.server.next_deadline()];
+        self.io.announce_sleep();
+        if self.router.has_mail() {
+            return Wait::No;
+        }
+        let deadlines =
+            [self.shard.next_deadline(), self.server.next_deadline(), self.router.next_deadline()];
         let next = deadlines.into_iter().flatten().min().unwrap_or(Mono(u64::MAX));
         Wait::Until(next.min(now.plus_ms(SLEEP_MS_MAX)))
     }
 
-    fn complete(&mut self, now: Mono, clock: Clock, wall_ms: i64) {
+    /// Takes the image in force, and makes and removes partitions accordingly.
+    fn catch_up(&mut self, now: Mono, wall_ms: i64) {
+        let Some(image) = self.together.published.newer_than(self.meta.image.revision) else { return };
+        let mut cx = Cx { now, clock: self.clock, wall_ms, pool: self.io.pool() };
+        catch_up(&self.meta.image, &image, &mut self.shard, &mut cx);
+        self.meta.image = image;
+    }
+
+    fn complete(&mut self, now: Mono, wall_ms: i64) {
         let mut dones = std::mem::take(&mut self.dones);
         for done in dones.drain(..) {
-            let mut cx = Cx { now, clock, wall_ms, pool: self.io.pool() };
             match done.token.kind() {
-                TOKEN_STORE | TOKEN_READ => self.shard.done(done, &mut cx),
-                TOKEN_CONTROL => self.control.done(done, &mut self.meta, &mut self.shard, &mut cx),
-                _ => self.server.done(done, &mut self.shard, &mut self.meta, &mut cx),
+                TOKEN_STORE | TOKEN_READ => {
+                    self.shard.done(done, &mut Cx { now, clock: self.clock, wall_ms, pool: self.io.pool() })
+                }
+                TOKEN_CONTROL => self.control_done(done, now, wall_ms),
+                _ => {
+                    let (server, mut on) = server_on!(self, now, wall_ms);
+                    server.done(done, &mut on);
+                }
             }
         }
         self.dones = dones;
     }
 
-    fn work(&mut self, now: Mono, clock: Clock, wall_ms: i64) {
-        let mut cx = Cx { now, clock, wall_ms, pool: self.io.pool() };
-        self.control.turn(&mut self.meta, &mut self.shard, &mut cx);
+    /// A metadata write completed: what it made durable is in force on all shards before any answer tells of it.
+    fn control_done(&mut self, done: Done, now: Mono, wall_ms: i64) {
+        let (Some(control), Some(controller)) = (&mut self.control, &mut self.meta.controller) else {
+            return;
+        };
+        if let Some(image) = control.done(done, controller) {
+            self.together.published.set(image);
+            self.catch_up(now, wall_ms);
+        }
+    }
+
+    /// What other shards ask for, and what they answered.
+    fn open_letters(&mut self, now: Mono, wall_ms: i64) {
+        let mut arrived = self.router.take_arrived();
+        for (from, letter) in arrived.drain(..) {
+            match letter {
+                Letter::Reply(reply) => {
+                    if let Some(reply) = self.router.answered(from, *reply) {
+                        self.server.reply(reply, self.clock.now());
+                    }
+                }
+                Letter::Ask(parcel) => self.ask(from, parcel, now, wall_ms),
+                Letter::Control(control) => {
+                    let (server, mut on) = server_on!(self, now, wall_ms);
+                    server.control_frame(*control, &mut on);
+                }
+                Letter::Adopt(moved) => {
+                    let Handover { socket, state } = *moved;
+                    let id = self.io.adopt(socket);
+                    let (server, mut on) = server_on!(self, now, wall_ms);
+                    server.adopt_moved(id, state, &mut on);
+                }
+                Letter::Hurry(origin) => {
+                    self.router.hurry_deferred(origin);
+                    self.hurry(origin, now, wall_ms);
+                }
+            }
+        }
+        self.router.reuse(arrived);
+        loop {
+            let mut cx = Cx { now, clock: self.clock, wall_ms, pool: self.io.pool() };
+            let shard = &mut self.shard;
+            let Some(parcel) = self.router.take_deferred(|bytes| shard.room_for(bytes, &mut cx)) else {
+                break;
+            };
+            parcel.open(|message| shard.handle(message, &mut cx));
+        }
+    }
+
+    fn ask(&mut self, from: ShardId, parcel: Box<Parcel>, now: Mono, wall_ms: i64) {
+        let mut cx = Cx { now, clock: self.clock, wall_ms, pool: self.io.pool() };
+        self.router.count_served();
+        if self.router.is_deferring(from) || !self.shard.room_for(parcel.bytes(), &mut cx) {
+            return self.router.defer(from, parcel);
+        }
+        parcel.open(|message| self.shard.handle(message, &mut cx));
+    }
+
+    fn hurry(&mut self, origin: Origin, now: Mono, wall_ms: i64) {
+        let Origin { shard, conn, generation } = origin;
+        let mut cx = Cx { now, clock: self.clock, wall_ms, pool: self.io.pool() };
+        self.shard.handle(Message::Hurry { shard, conn, generation }, &mut cx);
+    }
+
+    fn work(&mut self, now: Mono, wall_ms: i64) {
+        let mut cx = Cx { now, clock: self.clock, wall_ms, pool: self.io.pool() };
+        if let (Some(control), Some(controller)) = (&mut self.control, &mut self.meta.controller) {
+            control.turn(controller, &mut self.shard, &mut cx);
+        }
         for answer in self.meta.take_answers() {
-            self.server.reply_bytes(answer.ticket, answer.bytes, clock.now());
+            let reply = Reply {
+                ticket: answer.ticket,
+                body: ReplyBody::Frame(Some(answer.bytes)),
+                stamps: Stamps::default(),
+            };
+            if let Some(reply) = self.router.settle(reply) {
+                self.server.reply(reply, self.clock.now());
+            }
         }
         self.shard.turn(&mut cx);
-        let replied = clock.now();
-        for reply in self.shard.take_replies() {
-            self.server.reply(reply, replied);
+        let (server, mut on) = server_on!(self, now, wall_ms);
+        server.collect(&mut on);
+        for reply in self.router.expire(now) {
+            self.server.reply(reply, self.clock.now());
         }
-        self.server.turn(&mut self.shard, &mut self.meta, &mut cx);
+        for origin in self.router.take_hurries() {
+            self.hurry(origin, now, wall_ms);
+        }
+        let (server, mut on) = server_on!(self, now, wall_ms);
+        server.collect(&mut on);
+        server.turn(&mut on);
         for notice in self.shard.take_notices() {
             self.notice(notice);
         }
@@ -145,9 +294,12 @@ impl Node {
         for (op, token) in self.server.take_ops() {
             self.io.push(op, token);
         }
-        for (op, token) in self.control.take_ops() {
-            self.io.push(op, token);
+        if let Some(control) = &mut self.control {
+            for (op, token) in control.take_ops() {
+                self.io.push(op, token);
+            }
         }
+        self.router.ring(&mut self.io);
     }
 
     /// What need not happen every turn: random ids, memory, free space.
@@ -157,13 +309,15 @@ impl Node {
             let ids = &mut self.meta.ids;
             self.shard.add_uuids((0..wanted).map(|_| ids.draw()));
         }
-        self.control.roll_if_full(&mut self.io, &self.meta);
-        if self.shard.is_starved() || self.server.is_stalled() {
+        if let Some(control) = &mut self.control {
+            control.roll_if_full(&mut self.io, &self.meta.image);
+        }
+        if self.shard.is_starved() || self.server.is_stalled() || self.router.is_starved() {
             self.io.grow_pool();
         }
         if now >= self.next_disk_check {
             self.next_disk_check = now.plus_ms(DISK_CHECK_MS);
-            if let Ok(space) = self.io.disk_space(self.control.data_dir()) {
+            if let Ok(space) = self.io.disk_space(&self.data_dir) {
                 self.shard.set_disk_free(space.free);
             }
         }
@@ -190,12 +344,19 @@ impl Node {
             && (self.server.connections() == 0 || now >= until)
         {
             self.server.close_all();
+            self.together.has_drained();
+            self.stop = Stop::Drained(now.plus_ms(DRAIN_MS_MAX));
+        }
+        if let Stop::Drained(until) = self.stop
+            && (self.together.all_drained() || now >= until)
+        {
             self.shard.begin_stop();
             self.stop = Stop::Flushing(now);
         }
-        if let Some(why) = self.control.failed() {
+        if let Some(why) = self.control.as_ref().and_then(Control::failed) {
             tracing::error!(why, "metadata cannot be written: the broker ends");
             self.dead = Some(why.to_string());
+            self.together.ask_to_stop();
             self.stop = Stop::Stopped;
         }
         if let Stop::Flushing(since) = self.stop {

@@ -11,6 +11,7 @@ use crate::calibrate::pipeline::{self, Load};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output::{Format, print, print_json, say};
 use crate::cli::units;
+use crate::config::runtime::Runtime;
 
 #[derive(Subcommand, Debug)]
 pub enum CalibrateCommand {
@@ -34,6 +35,9 @@ pub struct PipelineArgs {
     /// Bytes of all files together
     #[arg(long, default_value = "512MiB", value_parser = units::bytes, value_name = "BYTES")]
     bytes: u64,
+    /// Driver of the server: auto, uring, epoll
+    #[arg(long, default_value = "auto", value_parser = runtime, value_name = "NAME")]
+    runtime: Runtime,
     /// CPU of the server
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
@@ -57,11 +61,16 @@ pub struct PipelineArgs {
     format: Format,
 }
 
+fn runtime(name: &str) -> Result<Runtime, String> {
+    Runtime::parse(name).ok_or_else(|| format!("one of {}", Runtime::NAMES.join(", ")))
+}
+
 pub fn run(command: &CalibrateCommand) -> Outcome {
     let CalibrateCommand::Pipeline(args) = command;
     std::fs::create_dir_all(&args.data_dir)
         .map_err(|e| Failure::io(&format!("cannot make {}", args.data_dir.display()), &e))?;
     let mut server = pipeline::Args {
+        runtime: args.runtime,
         data_dir: args.data_dir.clone(),
         listen: args.listen,
         files: args.files,

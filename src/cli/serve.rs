@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::base::error::Fatal;
-use crate::broker::start::{self, Options};
+use crate::broker::configure::Options;
+use crate::broker::start;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output::print;
 use crate::config::{describe, keys};
@@ -21,6 +22,9 @@ pub struct ServeArgs {
     /// Threads that each own a core and its partitions
     #[arg(long, value_name = "N")]
     shards: Option<u16>,
+    /// How shards reach the kernel: auto, or the name of a driver (`corelog version --format json` lists them)
+    #[arg(long, value_name = "NAME")]
+    runtime: Option<String>,
     /// A TOML file with Kafka's property names, or a server.properties
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -43,6 +47,7 @@ pub fn run(args: ServeArgs) -> Outcome {
         data_dir: args.data_dir,
         listen: args.listen,
         shards: args.shards,
+        runtime: args.runtime,
         config_file: args.config,
         dev: args.dev,
         ready_file: args.ready_file,

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::cli::exit::Outcome;
 use crate::cli::output::{Format, print, print_json};
+use crate::config::runtime::Runtime;
 
 #[derive(Args, Debug)]
 pub struct VersionArgs {
@@ -22,7 +23,7 @@ pub fn run(args: &VersionArgs) -> Outcome {
             "revision": revision,
             "profile": profile,
             "target": std::env::consts::ARCH,
-            "runtimes": ["uring"],
+            "runtimes": Runtime::NAMES[1..],
             "allocator": "system",
         })),
         Format::Text => {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::broker_keys::STATE_DIR;
 use super::keys;
 use super::option::list;
+use super::runtime::Runtime;
 use super::source::{Loader, Settings, Source};
 use crate::base::error::Fatal;
 use crate::base::ids::BrokerId;
@@ -42,10 +43,16 @@ pub struct BrokerConfig {
     /// As configured; empty where the listeners themselves are advertised, once their ports are known.
     pub advertised: Vec<Listener>,
     pub data_dir: PathBuf,
+    /// Clients see each shard as a broker of its own, on its own port: the first of them, or 0 for free ones.
+    pub advertise_shards: bool,
+    pub advertise_port: u16,
+    pub handover_requests: u32,
+    pub handover_interval_ms: u64,
+    /// 0 until the machine has been asked.
     pub shards: u16,
     pub cpus: Option<String>,
     pub spin_us: u32,
-    pub runtime: String,
+    pub runtime: Runtime,
     /// Bytes of all pools; None where the caller derives it with [`memory_default`].
     pub memory: Option<u64>,
     /// Bytes of it for the tail cache; None for half.
@@ -122,7 +129,8 @@ impl BrokerConfig {
         settings.replace_layer(Source::DynamicDefault, of_all);
         settings.replace_layer(Source::DynamicBroker, of_this);
         // What is dynamic has no field that could fail to resolve; should that change, the old values stay in effect.
-        BrokerConfig::resolve(settings, self.notes.clone()).unwrap_or_else(|_| self.clone())
+        let resolved = BrokerConfig::resolve(settings, self.notes.clone()).unwrap_or_else(|_| self.clone());
+        BrokerConfig { shards: self.shards, ..resolved }
     }
 
     fn resolve(settings: Settings, notes: Vec<String>) -> Result<BrokerConfig, Fatal> {
@@ -142,10 +150,14 @@ impl BrokerConfig {
             listeners,
             advertised: self::listeners(&settings, "advertised.listeners")?,
             data_dir: data_dir(filled("log.dirs").or(filled("log.dir")))?,
-            shards: number("shards") as u16,
+            advertise_shards: filled("advertise").as_deref() == Some("shards"),
+            advertise_port: number("advertise.port") as u16,
+            handover_requests: number("shard.handover.requests") as u32,
+            handover_interval_ms: number("shard.handover.interval.ms") as u64,
+            shards: filled("shards").and_then(|shards| shards.parse().ok()).unwrap_or(0),
             cpus: filled("cpus"),
             spin_us: number("shard.spin.us") as u32,
-            runtime: text("runtime").unwrap_or_default(),
+            runtime: text("runtime").and_then(|name| Runtime::parse(&name)).unwrap_or_default(),
             memory: long("memory").map(|bytes| bytes as u64),
             tail_cache: long("memory.tail.cache").map(|bytes| bytes as u64),
             shared_flush: text("log.flush.mode").as_deref() == Some("auto"),
@@ -187,9 +199,10 @@ impl BrokerConfig {
 }
 
 /// `memory` where it is not set: the smaller of 1 GiB and a quarter of what the process may use, and never under 64 MiB, which is what
-/// one shard needs to keep writes, reads and sends in flight at once.
-pub fn memory_default(usable_bytes: u64) -> u64 {
-    (usable_bytes / 4).clamp(64 << 20, 1 << 30)
+/// one shard needs to keep writes, reads and sends in flight at once; several get by with half of that each.
+pub fn memory_default(usable_bytes: u64, shards: u16) -> u64 {
+    let least = (u64::from(shards) * (32 << 20)).max(64 << 20);
+    (usable_bytes / 4).min(1 << 30).max(least)
 }
 
 fn data_dir(configured: Option<String>) -> Result<PathBuf, Fatal> {

@@ -3,6 +3,8 @@
 
 use super::option::Kind::{Boolean, Int, Long, String};
 use super::option::{Allowed, Kind, Opt};
+use super::runtime::Runtime;
+use crate::base::limits::SHARDS_MAX;
 
 const fn key(
     key: &'static str,
@@ -21,7 +23,6 @@ impl Opt {
     }
 }
 
-const RUNTIMES: &[&str] = &["auto", "uring"];
 const FLUSH_MODES: &[&str] = &["auto", "each"];
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 const LOG_FORMATS: &[&str] = &["auto", "text", "json"];
@@ -29,6 +30,10 @@ const LOG_FORMATS: &[&str] = &["auto", "text", "json"];
 /// Alphabetical.
 #[rustfmt::skip]
 pub const BROKER_KEYS: &[Opt] = &[
+    key("advertise", String, Some("broker"), Allowed::OneOf(&["broker", "shards"]),
+        "shards: each shard is a broker of its own to clients, which then connect straight to the core that owns a partition."),
+    key("advertise.port", Int, Some("9192"), Allowed::Between(0, 65535),
+        "Port of the first shard where shards are advertised; each takes the next one. 0: free ones."),
     key("advertised.listeners", String, None, Allowed::Any,
         "Addresses that clients are told to use; the listeners where it is not set. Name one that every client reaches."),
     key("auto.create.topics.enable", Boolean, Some("true"), Allowed::Any,
@@ -94,12 +99,16 @@ pub const BROKER_KEYS: &[Opt] = &[
         "An idempotent producer that is silent for this long is forgotten.").alterable(),
     key("replication.factor.clamp", Boolean, Some("false"), Allowed::Any,
         "Store topics once whatever replication factor they ask for, instead of refusing them, and report 1."),
-    key("runtime", String, Some("auto"), Allowed::OneOf(RUNTIMES),
-        "How shards reach the kernel."),
+    key("runtime", String, Some("auto"), Allowed::OneOf(Runtime::NAMES),
+        "How shards reach the kernel; auto: the best that works here, and the log says which."),
+    key("shard.handover.interval.ms", Long, Some("1000"), Allowed::AtLeast(0),
+        "A connection that moved to another shard stays there for at least this long."),
+    key("shard.handover.requests", Int, Some("256"), Allowed::AtLeast(0),
+        "A connection moves to another shard when nearly all of this many requests were for partitions there. 0: it stays."),
     key("shard.spin.us", Int, Some("0"), Allowed::AtLeast(0),
         "Longest time that an idle shard spins before it sleeps."),
-    key("shards", Int, Some("1"), Allowed::Between(1, 1024),
-        "Shards, one core each. This version runs one."),
+    key("shards", Int, None, Allowed::Between(1, SHARDS_MAX as i64),
+        "Shards, one core each; as many as there are CPUs to use where it is not set."),
     key("socket.request.max.bytes", Int, Some("104857600"), Allowed::AtLeast(1),
         "Largest request; a connection that announces a larger one is closed."),
     key("validate.deep", Boolean, Some("false"), Allowed::Any,

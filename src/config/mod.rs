@@ -4,6 +4,7 @@
 //! - `option`: what a declaration is, and how a value is read.
 //! - `topic_keys`, `broker_keys`: the keys that matter, with default, range and doc. `inert`: the rest of Kafka's.
 //! - `source`, `file`: the layers of values, and the files that fill one of them.
+//! - `runtime`: the value of a key that names a driver.
 //! - `broker`, `topic`: the resolved values that the code obeys. `describe`: the same for clients who ask.
 //!
 //! # Non-obvious
@@ -22,6 +23,7 @@ pub mod file;
 pub mod inert;
 pub mod keys;
 pub mod option;
+pub mod runtime;
 pub mod source;
 pub mod topic;
 pub mod topic_keys;

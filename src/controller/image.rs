@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::placement::home;
 use super::record::{Key, Record};
 use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, PartitionKey, ShardId, Uuid};
 use crate::config::broker::BrokerConfig;
@@ -107,6 +108,21 @@ impl Image {
 
     pub fn partition(&self, key: PartitionKey) -> Option<&Partition> {
         self.topic_by_id(key.topic)?.partition(key.partition)
+    }
+
+    /// The shard that serves this partition, of as many as run.
+    pub fn owner(&self, key: PartitionKey) -> Option<ShardId> {
+        Some(home(self.partition(key)?.shard, self.config.shards))
+    }
+
+    /// The broker that leads this partition, as clients see it: where every shard is a broker of its own, that of its owner.
+    pub fn leader(&self, partition: &Partition) -> BrokerId {
+        match self.brokers.len() {
+            0 | 1 => partition.leader,
+            _ => {
+                self.brokers[usize::from(home(partition.shard, self.config.shards).0) % self.brokers.len()].id
+            }
+        }
     }
 
     /// Partitions of all topics.

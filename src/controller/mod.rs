@@ -27,6 +27,7 @@ pub mod journal;
 pub mod meta;
 pub mod metastore;
 pub mod placement;
+pub mod published;
 pub mod record;
 pub mod snapshot;
 pub mod topics;

@@ -11,12 +11,11 @@
 //!   lives would change memory under a write: it panics. The placement rule of the log never does that.
 //! - Memory is recycled without clearing. Builds with debug assertions poison it, so that reuse before completion shows.
 
-use std::cell::RefCell;
 use std::ops::{Deref, DerefMut, Range};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::returns::Returns;
 use crate::base::limits::{ALIGN, BLOCK_BYTES, RECV_BUF_BYTES};
 
 /// Blocks that are mapped, prefaulted and registered together. 16 MiB: about 35 ms of first touch on a slow VM.
@@ -335,36 +334,47 @@ impl std::fmt::Debug for BlockSlice {
     }
 }
 
-/// Receive buffers that the kernel picks from. Belongs to one shard's thread.
+/// Receive buffers that the kernel picks from. Belongs to one shard's thread; what it hands out may be dropped on any.
 pub struct RecvPool {
-    shared: Rc<RecvShared>,
+    shared: Arc<RecvShared>,
+    /// Buffers that the driver owns and has not asked for yet.
+    free: Vec<u16>,
 }
 
 struct RecvShared {
     region: Region,
     /// Buffers whose bytes were consumed, to be handed to the kernel again.
-    returned: RefCell<Vec<u16>>,
+    returned: Returns,
 }
 
 impl RecvPool {
     /// `count` buffers of [`RECV_BUF_BYTES`], all of them in `take_returned` at first.
     pub fn new(count: u16) -> Option<RecvPool> {
         let region = Region::map(usize::from(count) * RECV_BUF_BYTES, 0)?;
-        Some(RecvPool {
-            shared: Rc::new(RecvShared { region, returned: RefCell::new((0..count).collect()) }),
-        })
+        let shared = Arc::new(RecvShared { region, returned: Returns::new(count) });
+        Some(RecvPool { shared, free: (0..count).rev().collect() })
     }
 
-    /// Moves the buffers that the driver owns again to the empty `returned`. The two lists trade their memory.
+    /// Moves the buffers that the driver owns again to the empty `returned`.
     pub fn take_returned(&mut self, returned: &mut Vec<u16>) {
         assert!(returned.is_empty());
-        std::mem::swap(returned, &mut *self.shared.returned.borrow_mut());
+        returned.extend(self.free.drain(..).rev());
+        self.shared.returned.take_all(returned);
+    }
+
+    /// A whole free buffer to read into, or none while all are in use. For a driver that reads itself: what it read is what is left
+    /// after [`RecvBuf::truncate`].
+    pub fn take(&mut self) -> Option<RecvBuf> {
+        self.shared.returned.take_all(&mut self.free);
+        let id = self.free.pop()?;
+        Some(self.filled(id, RECV_BUF_BYTES))
     }
 
     /// A copy of `bytes` in a free buffer, or none while all are in use. For a driver that copies, and takes no buffers itself.
     pub fn copy_of(&mut self, bytes: &[u8]) -> Option<RecvBuf> {
         assert!(bytes.len() <= RECV_BUF_BYTES);
-        let id = self.shared.returned.borrow_mut().pop()?;
+        self.shared.returned.take_all(&mut self.free);
+        let id = self.free.pop()?;
         // SAFETY: a returned buffer belongs to nobody else, `address` checks its bounds, and `bytes` cannot lie inside of it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address(id), bytes.len()) };
         Some(self.filled(id, bytes.len()))
@@ -389,7 +399,7 @@ impl RecvPool {
 pub struct RecvBuf(RecvBytes);
 
 enum RecvBytes {
-    Pooled { shared: Rc<RecvShared>, id: u16, len: usize },
+    Pooled { shared: Arc<RecvShared>, id: u16, len: usize },
     Owned(Vec<u8>),
 }
 
@@ -397,6 +407,14 @@ impl RecvBuf {
     /// A piece that a driver without receive buffers read into memory of its own.
     pub fn owned(bytes: Vec<u8>) -> RecvBuf {
         RecvBuf(RecvBytes::Owned(bytes))
+    }
+
+    /// Keeps the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        match &mut self.0 {
+            RecvBytes::Owned(bytes) => bytes.truncate(len),
+            RecvBytes::Pooled { len: kept, .. } => *kept = len.min(*kept),
+        }
     }
 
     /// It holds one of the receive buffers. Who keeps many of these starves the connections: copy with [`RecvBuf::owned`].
@@ -444,7 +462,7 @@ impl DerefMut for RecvBuf {
 impl Drop for RecvBuf {
     fn drop(&mut self) {
         if let RecvBytes::Pooled { shared, id, .. } = &self.0 {
-            shared.returned.borrow_mut().push(*id);
+            shared.returned.put(*id);
         }
     }
 }

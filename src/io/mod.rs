@@ -33,8 +33,14 @@
 //! | process | SIGKILL, SIGSTOP for minutes, two starts on one directory | no arbitrary memory corruption |
 //!
 //! # Drivers
-//! `uring` is production: one ring per shard. `sim` is the same seam in memory, on one seed. Both pass the conformance
-//! suite (`tests/it/conformance/`); a further driver has to pass it too.
+//! All pass the conformance suite (`tests/it/conformance/`); the layers above run on any of them. [`open::open`] makes the one that
+//! the key `runtime` names.
+//!
+//! | driver | what it is | it can | it cannot |
+//! |---|---|---|---|
+//! | `uring` | production: one ring per shard | make all calls of a turn in one, receive and accept without a call for each, write from registered memory, cancel what waits | run before Linux 6.1, or where io_uring is forbidden |
+//! | `epoll` | the baseline: readiness, and threads for files | run on any Linux, under Docker's default seccomp profile | batch calls, write without handing over to a thread and back, cancel a file operation that has begun, sleep to less than a millisecond |
+//! | `sim` | the same seam in memory, on one seed | fail in every way of the fault model, again in the same way | serve anybody outside |
 //!
 //! # Non-obvious
 //! - `Token` is opaque here. Drivers keep their own in-flight slots, so a stale completion can never reach a new owner.
@@ -43,14 +49,25 @@
 
 pub mod buffer;
 pub mod clock;
+pub mod epoll;
+pub mod lane;
+mod linux;
+pub mod open;
+mod returns;
+mod share;
 pub mod signal;
 pub mod sim;
+mod sleep;
+mod sync;
 pub mod uring;
 
+pub use share::{DirLock, SharedListener, Socket, Waker};
+
 use std::fmt;
-use std::net::SocketAddr;
+pub use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::config::runtime::Runtime;
 use buffer::{Block, BlockSlice, Pool, RecvBuf};
 
 /// The caller's name for an operation, handed back in its [`Done`]. The layers above encode kind, slot and generation in it.
@@ -162,6 +179,16 @@ pub enum OpenMode {
     Replace,
 }
 
+/// Who may listen at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenMode {
+    /// Nobody else: `Errno::ADDRINUSE` for a second one.
+    Exclusive,
+    /// Everybody of this user who says so as well (`SO_REUSEPORT`): each connection goes to one of the listeners, by a hash of its
+    /// addresses. A connection that waits in the queue of a listener that closes is lost.
+    ReusePort,
+}
+
 /// What a completed write means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteSync {
@@ -246,11 +273,23 @@ pub enum Op {
         conn: ConnId,
         chain: SendChain,
     },
+    /// Takes a connection out of this `Io`, for another one to [`adopt`](Io::adopt): only when no `Recv` and no `Send` of it is in flight,
+    /// which is asserted. Completes with [`Payload::Detached`]; the id is free again from the push on.
+    DetachConn {
+        conn: ConnId,
+    },
     /// Shuts the connection down and closes it: its `Recv` (with an error) and `Send` (with an error
     /// or short) in flight complete first, then this one.
     CloseConn {
         conn: ConnId,
     },
+}
+
+impl Op {
+    /// Its completions have no fixed number.
+    pub fn is_multishot(&self) -> bool {
+        matches!(self, Op::Accept { .. } | Op::Recv { .. })
+    }
 }
 
 /// One completion.
@@ -279,6 +318,7 @@ pub enum Payload {
     },
     Received(RecvBuf),
     Sent(SendChain),
+    Detached(Socket),
 }
 
 /// One piece of what is sent.
@@ -414,6 +454,7 @@ pub enum Wait {
 /// One shard's access to the outside world. A closed enum: the layers above name no driver.
 pub enum Io {
     Uring(Box<uring::Uring>),
+    Epoll(Box<epoll::Epoll>),
     Sim(Box<sim::SimIo>),
 }
 
@@ -421,12 +462,22 @@ macro_rules! each_driver {
     ($self:ident, $driver:ident => $body:expr) => {
         match $self {
             Io::Uring($driver) => $body,
+            Io::Epoll($driver) => $body,
             Io::Sim($driver) => $body,
         }
     };
 }
 
 impl Io {
+    /// Which driver it is; none for `sim`.
+    pub fn runtime(&self) -> Option<Runtime> {
+        match self {
+            Io::Uring(_) => Some(Runtime::Uring),
+            Io::Epoll(_) => Some(Runtime::Epoll),
+            Io::Sim(_) => None,
+        }
+    }
+
     /// Queues an operation. It leaves at the next [`Io::turn`].
     pub fn push(&mut self, op: Op, token: Token) {
         each_driver!(self, io => io.push(op, token))
@@ -471,9 +522,50 @@ impl Io {
         each_driver!(self, io => io.grow_pool())
     }
 
-    /// Opens a listening socket; port 0 takes a free one. Returns the address in effect.
+    /// The means to wake this `Io` from other threads.
+    pub fn waker(&self) -> Waker {
+        each_driver!(self, io => io.waker())
+    }
+
+    /// Second half of a message: call it after pushing into the lane of the shard that `to` belongs to. One atomic access if that shard is
+    /// awake; else queues a wake-up that leaves at the next [`Io::turn`] of this one, which must not be far.
+    pub fn wake(&mut self, to: &Waker) {
+        each_driver!(self, io => io.wake(to))
+    }
+
+    /// Announces that the next `turn` may sleep. Then look at every lane again, and call [`Io::turn`]: with [`Wait::No`] if something is
+    /// there. A turn that may sleep without this is not woken by [`Io::wake`].
+    pub fn announce_sleep(&mut self) {
+        each_driver!(self, io => io.announce_sleep())
+    }
+
+    /// Opens a listening socket, exclusively; port 0 takes a free one. Returns the address in effect.
     pub fn listen(&mut self, addr: SocketAddr) -> Result<(ListenerId, SocketAddr), Errno> {
-        each_driver!(self, io => io.listen(addr))
+        self.listen_with(addr, ListenMode::Exclusive)
+    }
+
+    /// As [`Io::listen`], and says who else may.
+    pub fn listen_with(
+        &mut self,
+        addr: SocketAddr,
+        mode: ListenMode,
+    ) -> Result<(ListenerId, SocketAddr), Errno> {
+        each_driver!(self, io => io.listen_with(addr, mode))
+    }
+
+    /// A handle of a listening socket, for other shards to accept from as well.
+    pub fn share_listener(&self, listener: ListenerId) -> SharedListener {
+        each_driver!(self, io => io.share_listener(listener))
+    }
+
+    /// Joins a listening socket: each connection goes to one of the shards whose `Accept` is armed.
+    pub fn add_listener(&mut self, shared: SharedListener) -> ListenerId {
+        each_driver!(self, io => io.add_listener(shared))
+    }
+
+    /// Takes over a connection that another `Io` of the same kind detached. Nothing of its stream is lost on the way.
+    pub fn adopt(&mut self, socket: Socket) -> ConnId {
+        each_driver!(self, io => io.adopt(socket))
     }
 
     /// The entries of a directory, sorted by name. Blocks; for start-up.
@@ -495,6 +587,17 @@ impl Io {
     /// recorded process lives, else waits up to 10 s for what a killed predecessor left in flight.
     pub fn lock_dir(&mut self, dir: &Path) -> Result<(), LockError> {
         each_driver!(self, io => io.lock_dir(dir))
+    }
+
+    /// A share in the lock that [`Io::lock_dir`] took, for the other shards of the process; none if this `Io` has no share in it.
+    pub fn share_lock(&self, dir: &Path) -> Option<DirLock> {
+        each_driver!(self, io => io.share_lock(dir))
+    }
+
+    /// Holds the lock with this `Io` too: it ends when the last `Io` that has joined it is gone, and a killed process's writes
+    /// through any of them keep it while they are in flight.
+    pub fn join_lock(&mut self, lock: DirLock) {
+        each_driver!(self, io => io.join_lock(lock))
     }
 
     /// Runs one file operation to its end, keeping other completions for the next turn. Blocks; for start-up and tools.

@@ -11,7 +11,7 @@ use crate::base::offset::{HighWatermark, LastStable, LogStart, Offset};
 use crate::log::store::{LogConfig, Records};
 
 /// Where an answer belongs: a request of a connection. The sequence is never used twice on one connection slot's generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     /// Shard of the connection.
     pub shard: ShardId,
@@ -216,6 +216,8 @@ pub enum ReplyBody {
     ListOffsets(Vec<OffsetOutcome>),
     EpochEnds(Vec<EpochEndOutcome>),
     DeleteRecords(Vec<DeleteRecordsOutcome>),
+    /// A response frame of the controller's shard; none where the connection must close.
+    Frame(Option<Vec<u8>>),
 }
 
 /// What an owner must know of a partition, from the topic's configuration.

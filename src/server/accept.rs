@@ -3,11 +3,8 @@
 use std::net::SocketAddr;
 
 use super::connection::Connection;
-use super::handlers::Metadata;
-use super::{Server, TOKEN_ACCEPT};
-use crate::base::limits::CONNECTIONS_PER_SHARD_MAX;
+use super::{On, Server, TOKEN_ACCEPT};
 use crate::io::{ConnId, Done, Errno, ListenerId, Mono, Op, Payload, Token};
-use crate::shard::Cx;
 use crate::wire::frame::FrameSplitter;
 
 /// How long nothing is accepted after an accept failed: out of descriptors or of memory, it would fail again at once.
@@ -48,18 +45,18 @@ impl Server {
         }
     }
 
-    pub(super) fn accepted(&mut self, done: Done, meta: &Metadata, cx: &Cx<'_>) {
+    pub(super) fn accepted(&mut self, done: Done, on: &On<'_>) {
         let at = done.token.slot() as usize;
         if !done.more && !self.stopping {
             match done.result {
-                Err(errno) if !is_of_the_peer(errno) => self.pause(at, errno, cx.now),
+                Err(errno) if !is_of_the_peer(errno) => self.pause(at, errno, on.cx.now),
                 _ => self.accept(at),
             }
         }
         let Payload::Accepted { conn, peer } = done.payload else { return };
         self.listeners[at].told = false;
         self.accepted_total += 1;
-        self.adopt(conn, peer, meta, cx.now);
+        self.adopt(conn, peer, on);
     }
 
     fn pause(&mut self, at: usize, errno: Errno, now: Mono) {
@@ -71,15 +68,13 @@ impl Server {
         }
     }
 
-    fn adopt(&mut self, conn: ConnId, peer: SocketAddr, meta: &Metadata, now: Mono) {
-        self.generation = (self.generation + 1) & 0xff_ffff;
+    fn adopt(&mut self, conn: ConnId, peer: SocketAddr, on: &On<'_>) {
         let splitter = FrameSplitter::requests(self.config.request_bytes_max);
-        let full = self.connections.len() >= CONNECTIONS_PER_SHARD_MAX;
-        let admitted = !full && !self.stopping && self.quota.take(peer.ip(), &meta.image.config);
-        let connection = Connection::new(conn, peer, self.generation, splitter, now);
-        let at = self.connections.insert(connection);
-        self.connections[at].counted = admitted;
-        match admitted {
+        let at = self.insert(|generation| Connection::new(conn, peer, generation, splitter, on.cx.now));
+        let refused = self.is_full() || self.stopping;
+        let counted = !refused && self.quota.take(peer.ip(), &on.meta.image.config);
+        self.connections[at].counted = counted;
+        match counted {
             true => self.arm(at),
             false => {
                 tracing::debug!(%peer, "one connection too many is closed");

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 
 use super::buffers::Buffers;
 use super::handlers::Scratch;
+use super::handover::Affinity;
 use super::pending::Pending;
 use crate::base::few::Few;
+use crate::base::ids::ShardId;
 use crate::base::limits::{IN_FLIGHT_PER_CONNECTION_MAX, SEND_GATHER_BYTES, SEND_PARTS_MAX};
 use crate::base::metrics::{Stages, Stamp, Stamps};
 use crate::io::buffer::RecvBuf;
@@ -26,6 +28,8 @@ pub enum Phase {
     Open,
     /// `CloseConn` is pushed; nothing is read or answered any more.
     Closing,
+    /// `DetachConn` is pushed: it leaves for another shard.
+    Moving,
 }
 
 /// What one partition of a waiting request takes, in the server and in its shard together.
@@ -99,6 +103,9 @@ pub struct Connection {
     pub ended: bool,
     /// The requests below this sequence were told so.
     pub hurried: u64,
+    pub affinity: Affinity,
+    /// Where it shall live: nothing more is parsed, and it goes when it is quiet.
+    pub moving: Option<ShardId>,
     pub last_heard: Mono,
     pub send_since: Mono,
     /// When the unfinished frame began, and its first byte's time for the stamps.
@@ -137,6 +144,8 @@ impl Connection {
             sending: false,
             ended: false,
             hurried: 0,
+            affinity: Affinity::default(),
+            moving: None,
             last_heard: now,
             send_since: now,
             frame_since: None,

@@ -1,15 +1,16 @@
 //! What the handlers know of topics and brokers, and the way from them to the controller.
 //!
 //! The image is a snapshot that the controller published: looking a topic up takes no lock and sees whole transactions only. The
-//! controller itself lives on shard 0; its answers are encoded at once and leave when what they may have seen is durable.
+//! controller itself lives on shard 0, where the frames that need it are forwarded; its answers are encoded at once and leave when
+//! what they may have seen is durable.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::handlers::Handled;
 use super::pending::{Encoded, Pending};
 use crate::base::error::Refused;
-use crate::base::ids::{PartitionIndex, PartitionKey, Uuid};
+use crate::base::ids::{LeaderEpoch, PartitionIndex, PartitionKey, Uuid};
 use crate::controller::Controller;
 use crate::controller::image::{Image, Topic};
 use crate::router::message::Ticket;
@@ -17,7 +18,10 @@ use crate::router::message::Ticket;
 pub struct Metadata {
     /// What is durable: all that answers may show.
     pub image: Arc<Image>,
-    pub controller: Controller,
+    /// On its own shard only.
+    pub controller: Option<Controller>,
+    /// Epochs that this start gave to the partitions that it found. A partition that came later has its first.
+    epochs: Arc<BTreeMap<PartitionKey, LeaderEpoch>>,
     pub ids: Ids,
     /// Answers that wait for a decision to be durable, in the order of those decisions.
     parked: VecDeque<(u64, Answer)>,
@@ -76,8 +80,18 @@ impl Found<'_> {
 }
 
 impl Metadata {
-    pub fn new(image: Arc<Image>, controller: Controller, ids: Ids) -> Metadata {
-        Metadata { image, controller, ids, parked: VecDeque::new() }
+    pub fn new(
+        image: Arc<Image>,
+        controller: Option<Controller>,
+        epochs: Arc<BTreeMap<PartitionKey, LeaderEpoch>>,
+        ids: Ids,
+    ) -> Metadata {
+        Metadata { image, controller, epochs, ids, parked: VecDeque::new() }
+    }
+
+    /// The leader epoch of a partition, on whichever shard it lives.
+    pub fn leader_epoch(&self, key: &PartitionKey) -> LeaderEpoch {
+        self.epochs.get(key).copied().unwrap_or(LeaderEpoch(0))
     }
 
     pub fn topic_by_name(&self, name: &str) -> Result<Found<'_>, Refused> {
@@ -94,16 +108,20 @@ impl Metadata {
 
     /// Answers once everything that the controller had decided by `after` is durable.
     pub fn reply_after(&mut self, ticket: Ticket, after: u64, bytes: Vec<u8>) -> Handled {
-        if after <= self.controller.durable_through() {
+        if after <= self.durable_through() {
             return Handled::Encoded(Encoded::bytes(bytes));
         }
         self.parked.push_back((after, Answer { ticket, bytes }));
         Handled::Wait(Pending::Control)
     }
 
+    fn durable_through(&self) -> u64 {
+        self.controller.as_ref().map_or(0, Controller::durable_through)
+    }
+
     /// The answers that may leave now.
     pub fn take_answers(&mut self) -> Vec<Answer> {
-        let through = self.controller.durable_through();
+        let through = self.durable_through();
         let count = self.parked.iter().take_while(|(after, _)| *after <= through).count();
         self.parked.drain(..count).map(|(_, answer)| answer).collect()
     }

@@ -20,6 +20,7 @@ mod buffers;
 pub mod connection;
 pub mod dispatch;
 pub mod handlers;
+mod handover;
 pub mod metadata;
 mod pending;
 pub mod quota;
@@ -31,9 +32,12 @@ mod tests;
 use slab::Slab;
 
 use crate::base::ids::ShardId;
+use crate::base::limits::CONNECTIONS_PER_SHARD_MAX;
 use crate::base::metrics::{Path, Stages};
 use crate::io::{Done, Errno, Mono, Op, Payload, Token};
-use crate::router::message::{Message, Reply, Ticket};
+use crate::router::letter::ControlFrame;
+use crate::router::mesh::Router;
+use crate::router::message::{Message, Reply, ReplyBody, Ticket};
 use crate::shard::{Cx, Shard};
 
 use accept::Listener;
@@ -48,6 +52,7 @@ pub const TOKEN_RECV: u8 = 17;
 pub const TOKEN_SEND: u8 = 18;
 pub const TOKEN_CANCEL: u8 = 19;
 pub const TOKEN_CLOSE: u8 = 20;
+pub const TOKEN_DETACH: u8 = 21;
 
 /// What the server obeys, from the broker's configuration.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +63,17 @@ pub struct ServerConfig {
     pub idle_ms_max: u64,
     /// What all connections may hold together: half frames, waiting requests, answers not taken.
     pub held_bytes_max: u64,
+    /// A connection moves to another shard when this many requests in a row went there, nearly all of them; 0: never.
+    pub handover_requests: u32,
+    pub handover_interval_ms: u64,
+}
+
+/// What the server works on: its shard, the ways to the others, the metadata, and memory and time.
+pub struct On<'a> {
+    pub shard: &'a mut Shard,
+    pub router: &'a mut Router,
+    pub meta: &'a mut Metadata,
+    pub cx: Cx<'a>,
 }
 
 /// How long a peer may take with what it began.
@@ -80,17 +96,17 @@ pub struct Server {
     ready: Vec<usize>,
     stalled: Vec<usize>,
     ops: Vec<(Op, Token)>,
-    /// Of the shard call at hand.
-    replies: Vec<Reply>,
+    scratch: Scratch,
     /// By path.
     stages: [Stages; 3],
-    scratch: Scratch,
     next_sweep: Mono,
     stopping: bool,
     pub sent_bytes_total: u64,
     pub copied_bytes_total: u64,
     pub accepted_total: u64,
     pub closed_total: u64,
+    pub handed_over_total: u64,
+    pub adopted_total: u64,
 }
 
 impl Server {
@@ -106,15 +122,16 @@ impl Server {
             ready: Vec::new(),
             stalled: Vec::new(),
             ops: Vec::new(),
-            replies: Vec::new(),
-            stages: [Stages::default(); 3],
             scratch: Scratch::default(),
+            stages: [Stages::default(); 3],
             next_sweep: Mono(0),
             stopping: false,
             sent_bytes_total: 0,
             copied_bytes_total: 0,
             accepted_total: 0,
             closed_total: 0,
+            handed_over_total: 0,
+            adopted_total: 0,
         }
     }
 
@@ -132,12 +149,12 @@ impl Server {
     }
 
     /// Takes a completion whose token kind is the server's.
-    pub fn done(&mut self, done: Done, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    pub fn done(&mut self, done: Done, on: &mut On<'_>) {
         let token = done.token;
         match token.kind() {
-            TOKEN_ACCEPT => self.accepted(done, meta, cx),
+            TOKEN_ACCEPT => self.accepted(done, on),
             TOKEN_CANCEL => {}
-            TOKEN_CLOSE => self.closed(token, shard, cx),
+            TOKEN_CLOSE => self.closed(token, on),
             kind => {
                 let at = token.slot() as usize;
                 let alive = self.connections.get(at).is_some_and(|c| c.generation == token.generation());
@@ -145,16 +162,36 @@ impl Server {
                     return;
                 }
                 match kind {
-                    TOKEN_RECV => self.received(at, done, shard, meta, cx),
-                    TOKEN_SEND => self.sent(at, done, cx),
+                    TOKEN_RECV => self.received(at, done, on),
+                    TOKEN_SEND => self.sent(at, done, on.cx.now),
+                    TOKEN_DETACH => self.detached(at, done, on),
                     _ => debug_assert!(false, "token kind {kind} is not the server's"),
                 }
             }
         }
     }
 
+    /// Takes the answers that the shard has by now: those to our own connections into their places, the others onto their way.
+    pub fn collect(&mut self, on: &mut On<'_>) {
+        let (shard, router) = (&mut *on.shard, &mut *on.router);
+        let mut replies = shard.take_replies();
+        if replies.len() == 0 {
+            return;
+        }
+        let now = on.cx.clock.now();
+        for reply in &mut replies {
+            if let Some(reply) = router.settle(reply) {
+                self.reply(reply, now);
+            }
+        }
+    }
+
     /// An answer of a shard to one of our connections.
     pub fn reply(&mut self, reply: Reply, now: Mono) {
+        let reply = match reply.body {
+            ReplyBody::Frame(Some(bytes)) => return self.reply_bytes(reply.ticket, bytes, now),
+            body => Reply { body, ..reply },
+        };
         let at = reply.ticket.conn as usize;
         let Some(conn) = self.connections.get_mut(at) else { return };
         if conn.generation != reply.ticket.generation || conn.phase != Phase::Open {
@@ -170,6 +207,16 @@ impl Server {
         self.ready.push(at);
     }
 
+    /// A frame that a connection of another shard received, for the controller, which lives here.
+    pub fn control_frame(&mut self, control: ControlFrame, on: &mut On<'_>) {
+        if let Some(reply) =
+            dispatch::control_frame(control.ticket, &control.frame, &self.config, &mut self.scratch, on)
+            && let Some(own) = on.router.settle(reply)
+        {
+            self.reply(own, on.cx.clock.now());
+        }
+    }
+
     /// An answer to a request that waited for metadata.
     pub fn reply_bytes(&mut self, ticket: Ticket, bytes: Vec<u8>, now: Mono) {
         let at = ticket.conn as usize;
@@ -183,18 +230,18 @@ impl Server {
     }
 
     /// Once per turn, behind all replies: inboxes that may go on, sends, timeouts.
-    pub fn turn(&mut self, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    pub fn turn(&mut self, on: &mut On<'_>) {
         for at in std::mem::take(&mut self.stalled) {
             if self.connections.get(at).is_some_and(|c| c.stalled) {
                 self.connections[at].stalled = false;
-                self.work_inbox(at, shard, meta, cx);
+                self.work_inbox(at, on);
             }
         }
-        self.flush_sends(cx);
-        self.accept_again(cx.now);
-        if cx.now >= self.next_sweep {
-            self.next_sweep = cx.now.plus_ms(1_000);
-            self.sweep(cx.now);
+        self.flush_sends(&on.cx);
+        self.accept_again(on.cx.now);
+        if on.cx.now >= self.next_sweep {
+            self.next_sweep = on.cx.now.plus_ms(1_000);
+            self.sweep(on.cx.now);
         }
     }
 
@@ -245,13 +292,24 @@ impl Server {
         }
     }
 
+    /// Gives a connection a slot of a new generation.
+    fn insert(&mut self, make: impl FnOnce(u32) -> Connection) -> usize {
+        self.generation = (self.generation + 1) & 0xff_ffff;
+        self.connections.insert(make(self.generation))
+    }
+
+    /// One connection more than may be.
+    fn is_full(&self) -> bool {
+        self.connections.len() > CONNECTIONS_PER_SHARD_MAX
+    }
+
     fn arm(&mut self, at: usize) {
         let conn = &mut self.connections[at];
         conn.receiving = true;
         self.ops.push((Op::Recv { conn: conn.id }, Token::new(TOKEN_RECV, conn.generation, at as u32)));
     }
 
-    fn received(&mut self, at: usize, done: Done, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    fn received(&mut self, at: usize, done: Done, on: &mut On<'_>) {
         let conn = &mut self.connections[at];
         if !done.more {
             conn.receiving = false;
@@ -259,61 +317,56 @@ impl Server {
         }
         match (done.result, done.payload) {
             (Ok(_), Payload::Received(buf)) => {
-                conn.last_heard = cx.now;
-                conn.inbox.push_back(Chunk { buf, at: 0, received: cx.now });
+                conn.last_heard = on.cx.now;
+                conn.inbox.push_back(Chunk { buf, at: 0, received: on.cx.now });
             }
             (Ok(_), _) => conn.ended = true,
             (Err(Errno::NOBUFS | Errno::CANCELED | Errno::AGAIN), _) => {}
             (Err(_), _) => conn.ended = true,
         }
         if !conn.stalled {
-            return self.work_inbox(at, shard, meta, cx);
+            return self.work_inbox(at, on);
         }
         if !self.budget.keep_inbox(conn) {
             return self.close(at);
         }
         if conn.ended {
-            self.hurry(at, shard, cx);
+            self.hurry(at, on);
         } else if !self.budget.may_listen(conn) {
             self.cancel_recv(at);
         }
     }
 
     /// Parses and dispatches what has arrived, as far as the connection's bounds and the shard's memory allow.
-    fn work_inbox(&mut self, at: usize, shard: &mut Shard, meta: &mut Metadata, cx: &mut Cx<'_>) {
+    fn work_inbox(&mut self, at: usize, on: &mut On<'_>) {
         loop {
             let conn = &mut self.connections[at];
-            if conn.phase != Phase::Open {
-                return;
+            if conn.phase != Phase::Open || conn.moving.is_some() {
+                return self.step_move(at);
             }
             let Some(arrived) = conn.inbox.front().map(|chunk| chunk.buf.len() - chunk.at) else { break };
-            if !self.budget.admits(at, conn) {
+            let held_back = on.router.holds_back(at as u32);
+            if held_back || !self.budget.admits(at, conn) {
                 // For as long as its peer likes.
                 if !self.budget.keep_inbox(conn) {
                     return self.close(at);
                 }
-                self.stall(at);
-                let conn = &self.connections[at];
-                if conn.ended {
-                    self.hurry(at, shard, cx);
-                } else if !conn.waits_for_order() || !self.budget.may_listen(conn) {
-                    self.cancel_recv(at);
-                }
-                return;
+                return self.wait_in_turn(at, held_back, on);
             }
             let wanted = conn.splitter.claimed_bytes().unwrap_or(0).max(arrived);
-            if !shard.room_for(wanted, cx) {
+            if !on.shard.room_for(wanted, &mut on.cx) {
                 self.stall(at);
                 return self.cancel_recv(at);
             }
             let fetch_bytes_max = self.config.fetch_bytes_max.min(self.budget.answer_bytes_max());
             let config = ServerConfig { fetch_bytes_max, ..self.config };
-            if dispatch::one_chunk(conn, at, &config, &mut self.scratch, shard, meta, cx).is_err() {
+            if dispatch::one_chunk(conn, at, &config, &mut self.scratch, on).is_err() {
                 return self.close(at);
             }
-            conn.stamp_ready(cx.clock.now());
+            conn.stamp_ready(on.cx.clock.now());
             self.budget.settle(at, conn);
-            self.take_replies(shard, cx);
+            self.consider_move(at, on);
+            self.collect(on);
             self.ready.push(at);
         }
         let conn = &mut self.connections[at];
@@ -323,36 +376,36 @@ impl Server {
             if conn.owes_nothing() {
                 return self.close(at);
             }
-            self.hurry(at, shard, cx);
+            self.hurry(at, on);
         } else if !conn.receiving {
             self.arm(at);
         }
     }
 
-    /// The answers that the shard had at once.
-    fn take_replies(&mut self, shard: &mut Shard, cx: &Cx<'_>) {
-        let mut replies = std::mem::take(&mut self.replies);
-        replies.extend(shard.take_replies());
-        if !replies.is_empty() {
-            let now = cx.clock.now();
-            for reply in replies.drain(..) {
-                self.reply(reply, now);
-            }
+    /// The inbox waits for the connection's own answers, or for memory. In the first case a peer that hangs up is still noticed.
+    fn wait_in_turn(&mut self, at: usize, held_back: bool, on: &mut On<'_>) {
+        self.stall(at);
+        let conn = &self.connections[at];
+        if conn.ended {
+            self.hurry(at, on);
+        } else if !(held_back || conn.waits_for_order()) || !self.budget.may_listen(conn) {
+            self.cancel_recv(at);
         }
-        self.replies = replies;
     }
 
     /// The peer sends no more: nobody waits for news on its behalf.
-    fn hurry(&mut self, at: usize, shard: &mut Shard, cx: &mut Cx<'_>) {
+    fn hurry(&mut self, at: usize, on: &mut On<'_>) {
         let conn = &mut self.connections[at];
         // Once for each request: a fetch whose reads are in flight ends with them.
         let through = conn.next_sequence();
         if std::mem::replace(&mut conn.hurried, through) == through {
             return;
         }
-        let hurry = Message::Hurry { shard: self.config.shard, conn: at as u32, generation: conn.generation };
-        shard.handle(hurry, cx);
-        self.take_replies(shard, cx);
+        let generation = conn.generation;
+        on.router.hurry(at as u32, generation);
+        let hurry = Message::Hurry { shard: self.config.shard, conn: at as u32, generation };
+        on.shard.handle(hurry, &mut on.cx);
+        self.collect(on);
     }
 
     /// The inbox waits, and is looked at again in the next turns.
@@ -381,7 +434,7 @@ impl Server {
             if (conn.ended || stopping) && conn.owes_nothing() {
                 self.close(at);
             }
-            return;
+            return self.step_move(at);
         }
         conn.sending = true;
         conn.send_since = now;
@@ -389,7 +442,7 @@ impl Server {
             .push((Op::Send { conn: conn.id, chain }, Token::new(TOKEN_SEND, conn.generation, at as u32)));
     }
 
-    fn sent(&mut self, at: usize, done: Done, cx: &mut Cx<'_>) {
+    fn sent(&mut self, at: usize, done: Done, now: Mono) {
         let conn = &mut self.connections[at];
         conn.sending = false;
         // What a shutdown cut short is not sent again: by the next turn the seam may have given the connection up.
@@ -404,13 +457,13 @@ impl Server {
             chain.advance(bytes as usize);
             conn.sending = true;
             if bytes > 0 {
-                conn.send_since = cx.now;
+                conn.send_since = now;
             }
             let token = Token::new(TOKEN_SEND, conn.generation, at as u32);
             self.ops.push((Op::Send { conn: conn.id, chain }, token));
             return;
         }
-        conn.all_sent(chain, cx.now, &mut self.scratch, &mut self.stages);
+        conn.all_sent(chain, now, &mut self.scratch, &mut self.stages);
         self.budget.settle(at, conn);
         self.ready.push(at);
     }
@@ -426,7 +479,7 @@ impl Server {
         self.ops.push((Op::CloseConn { conn: conn.id }, Token::new(TOKEN_CLOSE, conn.generation, at as u32)));
     }
 
-    fn closed(&mut self, token: Token, shard: &mut Shard, cx: &mut Cx<'_>) {
+    fn closed(&mut self, token: Token, on: &mut On<'_>) {
         let at = token.slot() as usize;
         if self.connections.get(at).is_none_or(|c| c.generation != token.generation()) {
             return;
@@ -440,7 +493,8 @@ impl Server {
         if !conn.owes_nothing() {
             let forget =
                 Message::Forget { shard: self.config.shard, conn: at as u32, generation: conn.generation };
-            shard.handle(forget, cx);
+            on.router.forget(at as u32, conn.generation);
+            on.shard.handle(forget, &mut on.cx);
         }
     }
 }

@@ -61,6 +61,8 @@ impl Pending {
             (Pending::DeleteRecords(waiting), ReplyBody::DeleteRecords(outcomes)) => {
                 waiting.answer(&outcomes)
             }
+            // The controller's shard refused the frame: as its own connection would, this one closes.
+            (Pending::Control, ReplyBody::Frame(_)) => Encoded::failed(),
             _ => {
                 debug_assert!(false, "a reply of another kind than its request");
                 Encoded::failed()

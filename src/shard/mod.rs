@@ -303,6 +303,11 @@ impl Shard {
         self.partitions.get(key).map(|p| self.store.bounds(p.slot))
     }
 
+    /// What lives here.
+    pub fn keys(&self) -> impl Iterator<Item = &PartitionKey> {
+        self.partitions.keys()
+    }
+
     pub fn partitions(&self) -> usize {
         self.partitions.len()
     }

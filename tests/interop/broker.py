@@ -84,7 +84,7 @@ class Broker:
     def __enter__(self) -> Broker:
         ready = self.dir / "ready"
         argv = [*self.command, "serve", "--data-dir", str(self.dir / "data"), "--listen", "127.0.0.1:0",
-                "--shards", "1", "--ready-file", str(ready)]
+                "--ready-file", str(ready)]
         for key, value in self.overrides.items():
             argv += ["-X", f"{key}={value}"]
         with open(self.dir / "output", "wb") as output:

@@ -161,7 +161,7 @@ fn assert_says(output: &Output, exit: i32, code: &str, words: &[&str]) {
 
 fn serve(data_dir: &Path, more: &[&str]) -> Output {
     let dir = data_dir.to_str().expect("a plain path");
-    let shared = ["--data-dir", dir, "--shards", "1", "-X", "memory=67108864"];
+    let shared = ["--data-dir", dir, "-X", "memory=67108864"];
     let listen: &[&str] = if more.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
     serve_until_end(&[&shared[..], listen, more].concat(), END_MAX)
 }

@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 use corelog::client::admin::NewTopic;
 use corelog::client::cluster::Cluster;
 use corelog::client::settings::{Acks, Settings};
-use corelog::io::uring::{Config, Uring};
 use corelog::loadgen::ledger::{self, History, Ledger, Source, Watch};
 
-use crate::support::fresh_dir;
+use crate::support::{can_serve, fresh_dir};
 
 /// How long a start may take on a loaded machine.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -86,7 +85,7 @@ impl Rig {
         let program = std::env::var("SERVE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_corelog").to_string());
         let mut command = Command::new(program);
         command.arg("serve").arg("--data-dir").arg(self.dir.join("data")).args(["--listen", &self.address]);
-        command.args(["--shards", "1", "-X", "log.segment.bytes=1048576"]);
+        command.args(["-X", "log.segment.bytes=1048576"]);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log).spawn();
         self.child = Some(child.expect("the broker starts"));
         let since = Instant::now();
@@ -265,16 +264,8 @@ fn cycles(few: u32) -> u32 {
     std::env::var("CYCLES").ok().and_then(|c| c.parse().ok()).unwrap_or(few)
 }
 
-/// Without io_uring there is no broker to kill.
 fn can_run(test: &str) -> bool {
-    let ring = Uring::new(Config { recv_buffers: 8, ..Config::default() });
-    match ring {
-        Err(fatal) if std::env::var("SERVE").is_err() => {
-            println!("SKIPPED crash::{test}: {fatal}");
-            false
-        }
-        _ => true,
-    }
+    std::env::var("SERVE").is_ok() || can_serve(&format!("crash::{test}"))
 }
 
 #[test]

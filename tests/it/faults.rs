@@ -10,16 +10,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use corelog::broker::start::{self, Options};
+use corelog::broker::assemble::assemble;
+use corelog::broker::configure::{Options, configure};
 use corelog::client::producer::produce_request;
 use corelog::client::settings::Acks;
-use corelog::io::uring::{Config, Counted, Fault, FaultPlan, Uring};
+use corelog::io::open::{DriverConfig, open};
+use corelog::io::uring::{Counted, Fault, FaultPlan};
 use corelog::io::{Errno, Io};
 use corelog::wire::error::codes;
 use corelog::wire::msg::create_topics_request::CreatableTopic;
 use corelog::wire::msg::{Bytes, CreateTopicsRequest, ProduceRequest, StrBytes, decode_response};
 
-use crate::support::{Home, can_serve, full};
+use crate::support::{Home, can_serve, full, runtime};
 use crate::talk::{PRODUCE, Talk, batch, encode, one};
 
 const POOL_BYTES: usize = 16 << 20;
@@ -73,6 +75,14 @@ fn with_broker<T: Send>(
     })
 }
 
+fn inject(io: &mut Io, plan: FaultPlan) {
+    match io {
+        Io::Uring(uring) => uring.inject(plan),
+        Io::Epoll(epoll) => epoll.inject(plan),
+        Io::Sim(_) => unreachable!("no driver of this machine"),
+    }
+}
+
 fn serve(
     dir: &Path,
     plan: Option<(From, FaultPlan)>,
@@ -87,24 +97,23 @@ fn serve(
         set: vec!["log.segment.bytes=1048576".into(), "log.retention.ms=-1".into()],
         ..Options::default()
     };
-    let config = start::configure(&options).expect("a configuration");
-    let ring = Config { pool_bytes: POOL_BYTES, entries: 64, recv_buffers: 16, ..Config::default() };
-    let mut uring = Uring::new(ring).expect("a ring");
+    let config = configure(&options).expect("a configuration");
+    let driver =
+        DriverConfig { pool_bytes: POOL_BYTES, entries: 64, recv_buffers: 16, ..DriverConfig::default() };
+    let mut io = open(runtime().expect("one that runs"), driver).expect("another driver");
     let (at_start, serving) = match plan {
         Some((From::Start, plan)) => (plan, None),
         Some((From::Serving, plan)) => (FaultPlan::new(), Some(plan)),
         None => (FaultPlan::new(), None),
     };
-    uring.inject(at_start);
-    let Ok((mut node, listening)) = start::assemble(Io::Uring(Box::new(uring)), config, POOL_BYTES as u64)
-    else {
-        return;
-    };
-    if let (Some(plan), Io::Uring(uring)) = (serving, &mut node.io) {
-        uring.inject(plan);
+    inject(&mut io, at_start);
+    let Ok((mut nodes, listening)) = assemble(vec![io], config, POOL_BYTES as u64) else { return };
+    let mut node = nodes.remove(0);
+    if let Some(plan) = serving {
+        inject(&mut node.io, plan);
     }
-    listening.iter().for_each(|(listener, _)| node.server.serve(*listener));
-    ready.send(listening.first().map(|(_, address)| *address)).expect("somebody waits");
+    listening.iter().for_each(|listening| node.server.serve(listening.listener));
+    ready.send(listening.first().map(|listening| listening.addr)).expect("somebody waits");
     while !node.is_stopped() && !done.load(Ordering::Acquire) {
         node.turn();
     }

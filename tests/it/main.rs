@@ -14,6 +14,7 @@ mod hostile;
 mod loopfs;
 mod pipeline;
 mod powerloss;
+mod runtime;
 mod stop;
 mod support;
 mod talk;

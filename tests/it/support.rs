@@ -7,15 +7,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use corelog::base::error::Fatal;
 use corelog::client::cluster::Cluster;
 use corelog::client::settings::Settings;
-use corelog::io::uring::{Config, Uring};
+use corelog::config::runtime::Runtime;
+use corelog::io::open::{DriverConfig, open};
 
 /// How long a start may take: recovery of what the tests write, on a loaded machine.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What test brokers get as `memory`.
-pub const MEMORY_BYTES: u64 = 64 << 20;
+const MEMORY_PER_SHARD_BYTES: u64 = 64 << 20;
+
+/// Memory of the brokers under test: enough for as many shards as they will have.
+pub fn memory_bytes() -> u64 {
+    let wanted = std::env::var("CORELOG_SHARDS").ok().and_then(|shards| shards.parse().ok());
+    let shards =
+        wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64));
+    shards * MEMORY_PER_SHARD_BYTES
+}
 
 /// How much more than `memory` a broker may be resident with.
 pub const RESIDENT_MARGIN_BYTES: u64 = 64 << 20;
@@ -25,15 +35,17 @@ pub fn skip(test: &str, why: &str) {
     println!("SKIPPED {test}: {why}");
 }
 
+/// What the tests run brokers on: `CORELOG_RUNTIME`, or what `auto` comes to here. An error if it cannot run.
+pub fn runtime() -> Result<Runtime, Fatal> {
+    let asked = std::env::var("CORELOG_RUNTIME").unwrap_or_else(|_| "auto".into());
+    let asked = Runtime::parse(&asked).unwrap_or_else(|| panic!("CORELOG_RUNTIME={asked}"));
+    let io = open(asked, DriverConfig { recv_buffers: 8, ..DriverConfig::default() })?;
+    Ok(io.runtime().expect("a driver of this machine"))
+}
+
 /// Whether a broker can run here at all; if not, says so.
 pub fn can_serve(test: &str) -> bool {
-    match Uring::new(Config { recv_buffers: 8, ..Config::default() }) {
-        Ok(_) => true,
-        Err(fatal) => {
-            skip(test, &fatal.to_string());
-            false
-        }
-    }
+    runtime().inspect_err(|fatal| skip(test, &fatal.to_string())).is_ok()
 }
 
 /// The long form of the tests that have one.
@@ -87,17 +99,27 @@ impl Broker {
 
     /// As `start`; gives back what the broker said if it ends instead.
     pub fn try_start(data_dir: &Path, settings: &[&str]) -> Result<Broker, String> {
+        Broker::start_under(&[], data_dir, settings)
+    }
+
+    /// As `try_start`, by way of another command that runs it.
+    pub fn start_under(launcher: &[String], data_dir: &Path, settings: &[&str]) -> Result<Broker, String> {
         let (ready, log) = (data_dir.with_extension("ready"), data_dir.with_extension("log"));
         let _ = fs::remove_file(&ready);
         let log_file = fs::File::create(&log).expect("a log file for the broker");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
-        command.arg("serve").arg("--data-dir").arg(data_dir).args([
-            "--listen",
-            "127.0.0.1:0",
-            "--shards",
-            "1",
-        ]);
-        command.arg("--ready-file").arg(&ready).args(["-X", &format!("memory={MEMORY_BYTES}")]);
+        let argv: Vec<&str> =
+            launcher.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_corelog")]).collect();
+        let mut command = Command::new(argv[0]);
+        if let Ok(runtime) = runtime() {
+            command.env("CORELOG_RUNTIME", runtime.name());
+        }
+        command
+            .args(&argv[1..])
+            .arg("serve")
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(["--listen", "127.0.0.1:0"]);
+        command.arg("--ready-file").arg(&ready).args(["-X", &format!("memory={}", memory_bytes())]);
         for setting in settings {
             command.args(["-X", setting]);
         }
@@ -196,7 +218,7 @@ impl Broker {
             assert!(!log.contains(bad), "{bad} in the broker's log:\n{log}");
         }
         let resident = self.resident_bytes();
-        let cap = MEMORY_BYTES + RESIDENT_MARGIN_BYTES;
+        let cap = memory_bytes() + RESIDENT_MARGIN_BYTES;
         assert!(resident <= cap, "{} MiB resident, {} MiB allowed", resident >> 20, cap >> 20);
     }
 }
@@ -205,13 +227,17 @@ impl Broker {
 pub fn serve_until_end(args: &[&str], patience: Duration) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
     command.arg("serve").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the binary starts");
+    wait_for_end(command.spawn().expect("the binary starts"), patience)
+}
+
+/// What a process said until its end, which must come within `patience`.
+pub fn wait_for_end(mut child: Child, patience: Duration) -> Output {
     let since = Instant::now();
     while child.try_wait().expect("the child's status").is_none() {
         if since.elapsed() > patience {
             let _ = child.kill();
             let output = child.wait_with_output().expect("its output");
-            panic!("serve {args:?} goes on:\n{}", String::from_utf8_lossy(&output.stderr));
+            panic!("it goes on:\n{}", String::from_utf8_lossy(&output.stderr));
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use corelog::base::ids::Uuid;
 use corelog::base::limits::BLOCK_BYTES;
 use corelog::base::offset::{Durable, HighWatermark, LastStable, LogEnd, LogStart, Offset};
+use corelog::broker::assemble::assemble;
 use corelog::broker::pump::Node;
-use corelog::broker::start::assemble;
 use corelog::config::source::{Loader, Source};
 use corelog::io::Io;
 use corelog::io::sim::{DiskConfig, Faults, ProcessId, Rng, World};
@@ -207,11 +207,12 @@ impl Story {
             loader.set(Source::Flag, key, &value).map_err(|fatal| fatal.to_string())?;
         }
         let config = loader.finish().map_err(|fatal| fatal.to_string())?;
-        let assembled = assemble(io, config, POOL_BYTES as u64);
-        let (mut node, listening) =
+        let assembled = assemble(vec![io], config, POOL_BYTES as u64);
+        let (mut nodes, listening) =
             assembled.map_err(|fatal| format!("does not start after {end:?}: {fatal}"))?;
-        for (listener, _) in &listening {
-            node.server.serve(*listener);
+        let mut node = nodes.remove(0);
+        for listening in &listening {
+            node.server.serve(listening.listener);
         }
         (self.process, self.node) = (Some(process), Some(node));
         self.verify(end)

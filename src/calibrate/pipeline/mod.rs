@@ -23,7 +23,8 @@ use self::frames::{HEADER_BYTES, REPLY_BYTES, Stream};
 use self::log::{Owed, RingLog};
 use crate::base::error::Fatal;
 use crate::base::limits::BLOCK_BYTES;
-use crate::io::uring::{Config, Uring};
+use crate::config::runtime::Runtime;
+use crate::io::open::{self, DriverConfig};
 use crate::io::{
     ConnId, Done, Errno, FileId, Io, ListenerId, Op, OpenMode, Payload, SendChain, SendPart, Token, Wait,
     WriteSync,
@@ -37,6 +38,7 @@ const FILE_NAME: &str = "pipeline-";
 
 #[derive(Clone, Debug)]
 pub struct Args {
+    pub runtime: Runtime,
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
     pub files: usize,
@@ -56,10 +58,10 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
     }
 }
 
-/// A pipeline on a ring of this thread.
+/// A pipeline on a driver of this thread.
 fn open(args: &Args) -> Result<Pipeline, Fatal> {
-    let config = Config { cpu: args.cpu, spin: args.spin, ..Config::default() };
-    Pipeline::new(Io::Uring(Box::new(Uring::new(config)?)), args)
+    let config = DriverConfig { cpu: args.cpu, spin: args.spin, ..DriverConfig::default() };
+    Pipeline::new(open::open(args.runtime, config)?, args)
 }
 
 struct Conn {

@@ -11,8 +11,8 @@ use clap::{Args, Subcommand};
 use crate::broker::source::IoSource;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output::Format;
-use crate::io::Io;
-use crate::io::uring::{Config, Uring};
+use crate::config::runtime::Runtime;
+use crate::io::open::{DriverConfig, open};
 
 #[derive(Subcommand, Debug)]
 pub enum LogCommand {
@@ -39,8 +39,8 @@ pub struct LogArgs {
 pub fn run(command: &LogCommand) -> Outcome {
     let (LogCommand::Segments(args) | LogCommand::Dump(args) | LogCommand::Verify(args)) = command;
     let partitions = partitions(args)?;
-    let uring = Uring::new(Config { recv_buffers: 1, ..Config::default() });
-    let mut io = Io::Uring(Box::new(uring.map_err(|fatal| Failure::new(Exit::Environment, fatal))?));
+    let driver = open(Runtime::Auto, DriverConfig { recv_buffers: 1, ..DriverConfig::default() });
+    let mut io = driver.map_err(|fatal| Failure::new(Exit::Environment, fatal))?;
     let mut source = IoSource::new(&mut io);
     match command {
         LogCommand::Segments(_) => segments::run(args, &mut source, &partitions),

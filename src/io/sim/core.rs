@@ -37,6 +37,8 @@ pub struct Core {
     pub disks: Vec<(PathBuf, Disk)>,
     pub processes: BTreeMap<ProcessId, Process>,
     pub ios: BTreeMap<IoId, IoState>,
+    /// Processes whose turns return at once.
+    pub scheduled: BTreeSet<ProcessId>,
     pub net: Net,
     pub locks: BTreeMap<FileRef, ProcessId>,
     /// 4 KiB blocks under a write whose `Done` was not returned yet.
@@ -116,6 +118,10 @@ pub enum Event {
         conn: u32,
         at: Side,
     },
+    /// A wake-up arrives.
+    Call {
+        io: IoId,
+    },
     Alarm,
 }
 
@@ -130,6 +136,7 @@ impl Core {
             disks: Vec::new(),
             processes: BTreeMap::new(),
             ios: BTreeMap::new(),
+            scheduled: BTreeSet::new(),
             net: Net::default(),
             locks: BTreeMap::new(),
             busy: BTreeSet::new(),
@@ -222,6 +229,7 @@ impl Core {
             Event::Connect { conn } => self.connect_arrives(conn),
             Event::Arrive { conn, at, packet } => self.packet_arrives(conn, at, packet),
             Event::Release { conn, at } => self.release(conn, at),
+            Event::Call { io } => self.called(io),
             Event::Alarm => self.attention = true,
         }
     }

@@ -1,7 +1,6 @@
 //! The `Io` of one shard in a world: exactly the methods that [`Io`](crate::io::Io) delegates to.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
@@ -9,22 +8,18 @@ use std::rc::Rc;
 use super::core::{Core, FileRef, IoId, ProcessId};
 use super::disk::NodeId;
 use super::files::{FileOp, OpenFile};
+use super::sharing::Bell;
 use super::world::World;
 use crate::base::limits::COMPLETIONS_PER_TURN_MAX;
 use crate::io::buffer::{Pool, RecvPool};
-use crate::io::{
-    DirEntry, DiskSpace, Done, Errno, ListenerId, LockError, Mono, Op, Payload, StorageCaps, Token, Wait,
-};
+use crate::io::{DirEntry, DiskSpace, Done, Errno, Mono, Op, Payload, StorageCaps, Token, Wait};
 
 /// Wall time at the start of every world: some day in November 2023.
 const WALL_MS_AT_START: i64 = 1_700_000_000_000;
 
-/// Virtual time that a killed predecessor's writes are waited for.
-const LOCK_WAIT_NS: u64 = 10_000_000_000;
-
 pub struct SimIo {
-    world: World,
-    id: IoId,
+    pub(super) world: World,
+    pub(super) id: IoId,
     pool: Pool,
 }
 
@@ -38,6 +33,15 @@ pub struct IoState {
     pub files: BTreeMap<u32, OpenFile>,
     pub next_file: u32,
     pub recv_pool: RecvPool,
+    pub bell: Bell,
+    /// The sleep of the next turn was announced.
+    pub announced: bool,
+    /// A wake-up has arrived since the last turn.
+    pub woken: bool,
+    /// Drivers to wake with the next turn.
+    pub calls: Vec<IoId>,
+    /// Where turns return at once: until when, in true time, this driver would sleep.
+    pub wish: Option<u64>,
 }
 
 /// A completion that waits for a turn.
@@ -64,12 +68,13 @@ impl SimIo {
 
     pub fn push(&mut self, op: Op, token: Token) {
         let mut core = self.world.core();
-        core.check_alive(self.id);
+        core.own_io(self.id);
         match op {
             Op::Accept { .. }
             | Op::Recv { .. }
             | Op::CancelRecv { .. }
             | Op::Send { .. }
+            | Op::DetachConn { .. }
             | Op::CloseConn { .. } => core.push_net_op(self.id, op, token),
             _ => core.push_file_op(self.id, op, token),
         }
@@ -109,12 +114,6 @@ impl SimIo {
         self.pool.grow().is_some()
     }
 
-    pub fn listen(&mut self, addr: SocketAddr) -> Result<(ListenerId, SocketAddr), Errno> {
-        let mut core = self.world.core();
-        core.check_alive(self.id);
-        core.listen(self.id, addr)
-    }
-
     pub fn list_dir(&mut self, path: &Path) -> Result<Vec<DirEntry>, Errno> {
         let core = self.world.core();
         let (disk, below) = core.resolve(path).ok_or(Errno::NOENT)?;
@@ -142,30 +141,6 @@ impl SimIo {
         tree.find(below)?;
         let total = tree.config.capacity_bytes;
         Ok(DiskSpace { free: total.saturating_sub(tree.used_bytes()), total })
-    }
-
-    /// Refuses while another process holds the directory. A dead holder is waited for at most as long as its writes are on their
-    /// way, and half of the time not at all: the lock alone must not be what recovery relies on.
-    pub fn lock_dir(&mut self, dir: &Path) -> Result<(), LockError> {
-        let mut core = self.world.core();
-        core.check_alive(self.id);
-        let (disk, below) = core.resolve(dir).ok_or(LockError::Failed(Errno::NOENT))?;
-        let node = core.disks[disk].1.find(below).map_err(LockError::Failed)?;
-        let own = core.ios[&self.id].process;
-        let key = FileRef { disk, node };
-        match core.locks.get(&key).copied() {
-            Some(holder) if holder != own && core.processes.contains_key(&holder) => {
-                return Err(LockError::Held(Some(holder.0)));
-            }
-            Some(holder) if holder != own && core.rng.below(2) == 0 => {
-                let deadline = core.now + LOCK_WAIT_NS;
-                while core.late_files().next().is_some() && core.advance(deadline) {}
-                core.mark("lock_waited");
-            }
-            _ => {}
-        }
-        core.locks.insert(key, own);
-        Ok(())
     }
 
     pub fn wait(&mut self, op: Op) -> Done {
@@ -209,6 +184,8 @@ impl Core {
         self.jump_wall_clock();
         self.submit_files(io);
         self.submit_net(io);
+        self.submit_calls(io);
+        self.close_dropped();
         self.run_due();
         let deadline = match wait {
             Wait::No => self.now,
@@ -216,16 +193,38 @@ impl Core {
             Wait::Forever => u64::MAX,
         };
         let early = self.faults.early_return;
-        if !self.rng.chance(early) {
-            while !self.attention && self.ios.values().all(|io| io.ready.is_empty()) && self.advance(deadline)
-            {
+        let early = self.rng.chance(early);
+        let state = &self.ios[&io];
+        let sleeps = wait != Wait::No && (!state.announced || state.bell.flag().fall_asleep());
+        if self.is_scheduled(io) {
+            if sleeps && !early && state.ready.is_empty() && deadline > self.now {
+                self.ios.get_mut(&io).expect("alive").wish = Some(deadline);
+            } else {
+                self.returned(io);
             }
+        } else {
+            while sleeps && !early && !self.is_anyone_awake() && self.advance(deadline) {}
+            self.returned(io);
         }
         let ready = std::mem::take(&mut self.ios.get_mut(&io).expect("alive").ready);
         let (now, later) = self.permute(ready);
         self.ios.get_mut(&io).expect("alive").ready = later;
         self.note("turn", u64::from(io.0), now.len() as u64);
         out.extend(now.into_iter().map(|ready| self.hand_over(ready)));
+    }
+
+    /// Somebody has something to do, inside of the drivers or outside.
+    fn is_anyone_awake(&self) -> bool {
+        let awake = |io: &IoState| !io.ready.is_empty() || io.woken || io.bell.is_rung();
+        self.attention || self.ios.values().any(awake)
+    }
+
+    /// The state of a driver that is used now, and so does not sleep.
+    pub fn own_io(&mut self, io: IoId) -> &mut IoState {
+        self.check_alive(io);
+        let state = self.ios.get_mut(&io).expect("alive");
+        state.wish = None;
+        state
     }
 
     fn jump_wall_clock(&mut self) {
@@ -299,6 +298,7 @@ impl Core {
         if !self.ios.contains_key(&io) {
             return;
         }
+        self.submit_calls(io);
         self.close_net(io);
         let state = self.ios.get_mut(&io).expect("checked");
         let (ready, ops) = (std::mem::take(&mut state.ready), std::mem::take(&mut state.ops));

@@ -51,6 +51,8 @@ mod files;
 mod image;
 mod net;
 mod rng;
+mod schedule;
+mod sharing;
 mod world;
 
 #[cfg(test)]
@@ -61,4 +63,5 @@ pub use core::ProcessId;
 pub use driver::SimIo;
 pub use faults::{DiskConfig, Faults, Injected, OpKind};
 pub use rng::Rng;
+pub use sharing::{Bell, Detached, HeldLock, SharedSocket};
 pub use world::{DiskImages, World};

@@ -3,26 +3,47 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::core::{Core, Event, IoId};
+use super::core::{Core, Event, IoId, ProcessId};
 use super::driver::{Closes, Ready};
-use crate::base::limits::{RECV_BUF_BYTES, SEND_PARTS_MAX};
-use crate::io::{ConnId, Done, Errno, ListenerId, Op, Payload, SendChain, Token};
+use super::sharing::{Detached, SharedSocket};
+use crate::base::limits::{RECV_BUF_BYTES, SEND_BYTES_MAX, SEND_PARTS_MAX};
+use crate::io::share::SocketOf;
+use crate::io::{ConnId, Done, Errno, ListenMode, ListenerId, Op, Payload, SendChain, Socket, Token};
 
 const CONNREFUSED: Errno = Errno(111);
 
 #[derive(Default)]
 pub struct Net {
     listeners: BTreeMap<u32, Listener>,
+    sockets: BTreeMap<u32, ListenSocket>,
+    /// Connections on their way between two drivers.
+    detached: BTreeMap<u32, Detach>,
     pub conns: BTreeMap<u32, Conn>,
     next: u32,
 }
 
+/// A driver's share in a listening socket.
 struct Listener {
-    addr: SocketAddr,
+    socket: u32,
     io: IoId,
     accept: Option<Token>,
+}
+
+struct ListenSocket {
+    addr: SocketAddr,
+    mode: ListenMode,
+    process: ProcessId,
     backlog: VecDeque<u32>,
+    /// Also held by handles outside of the drivers.
+    held: Arc<()>,
+}
+
+struct Detach {
+    process: ProcessId,
+    dropped: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +61,8 @@ pub enum Packet {
 
 /// One connection, as the network knows it.
 pub struct Conn {
-    listener: u32,
+    /// The listening socket that it came through.
+    socket: u32,
     peer: SocketAddr,
     /// The driver that accepted it, until it closes it.
     io: Option<IoId>,
@@ -106,30 +128,61 @@ impl Conn {
 }
 
 impl Core {
-    pub fn listen(&mut self, io: IoId, addr: SocketAddr) -> Result<(ListenerId, SocketAddr), Errno> {
+    pub fn listen(
+        &mut self,
+        io: IoId,
+        addr: SocketAddr,
+        mode: ListenMode,
+    ) -> Result<(ListenerId, SocketAddr), Errno> {
+        self.close_dropped();
         self.net.next += 1;
         let id = self.net.next;
         let port = if addr.port() == 0 { 20_000 + id as u16 } else { addr.port() };
         let addr = SocketAddr::new(addr.ip(), port);
-        if self.net.listeners.values().any(|l| l.addr == addr) {
+        let together = |s: &ListenSocket| s.mode == ListenMode::ReusePort && mode == ListenMode::ReusePort;
+        if self.net.sockets.values().any(|s| s.addr == addr && !together(s)) {
             return Err(Errno::ADDRINUSE);
         }
-        self.net.listeners.insert(id, Listener { addr, io, accept: None, backlog: VecDeque::new() });
-        Ok((ListenerId(id), addr))
+        let (process, backlog) = (self.ios[&io].process, VecDeque::new());
+        self.net.sockets.insert(id, ListenSocket { addr, mode, process, backlog, held: Arc::new(()) });
+        Ok((self.add_listener(io, id), addr))
     }
 
-    /// A client calls. Its first bytes may be sent at once.
+    pub fn share_listener(&self, io: IoId, listener: ListenerId) -> SharedSocket {
+        let Some(found) = self.net.listeners.get(&listener.0).filter(|l| l.io == io) else {
+            self.fail(format_args!("{listener:?} is shared, which is not ours"));
+        };
+        SharedSocket { socket: found.socket, _held: self.net.sockets[&found.socket].held.clone() }
+    }
+
+    pub fn add_listener(&mut self, io: IoId, socket: u32) -> ListenerId {
+        if self.net.sockets.get(&socket).is_none_or(|s| s.process != self.ios[&io].process) {
+            self.fail("a listener is added that is not this process's");
+        }
+        self.net.next += 1;
+        let id = self.net.next;
+        self.net.listeners.insert(id, Listener { socket, io, accept: None });
+        ListenerId(id)
+    }
+
+    /// A client calls. Its first bytes may be sent at once. With several sockets at the address, chance decides.
     pub fn connect(&mut self, addr: SocketAddr) -> Result<u32, Errno> {
-        let fits =
-            |l: &Listener| l.addr == addr || (l.addr.ip().is_unspecified() && l.addr.port() == addr.port());
-        let found = self.net.listeners.iter().find(|(_, l)| fits(l)).map(|(id, _)| *id);
-        let listener = found.ok_or(CONNREFUSED)?;
+        self.close_dropped();
+        let fits = |s: &ListenSocket| {
+            s.addr == addr || (s.addr.ip().is_unspecified() && s.addr.port() == addr.port())
+        };
+        let found: Vec<u32> = self.net.sockets.iter().filter(|(_, s)| fits(s)).map(|(id, _)| *id).collect();
+        let socket = match found[..] {
+            [] => return Err(CONNREFUSED),
+            [one] => one,
+            _ => found[self.rng.below(found.len() as u64) as usize],
+        };
         self.net.next += 1;
         let id = self.net.next;
         let capacities = [0, 1].map(|_| 1usize << self.rng.between(12, 18));
         let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 1, (id >> 8) as u8, id as u8)), 1024);
         let conn = Conn {
-            listener,
+            socket,
             peer,
             io: None,
             recv: None,
@@ -147,11 +200,11 @@ impl Core {
     }
 
     pub fn connect_arrives(&mut self, conn: u32) {
-        let Some(listener) = self.net.conns.get(&conn).map(|c| c.listener) else { return };
-        match self.net.listeners.get_mut(&listener) {
+        let Some(socket) = self.net.conns.get(&conn).map(|c| c.socket) else { return };
+        match self.net.sockets.get_mut(&socket) {
             Some(found) => {
                 found.backlog.push_back(conn);
-                self.serve_accept(listener);
+                self.serve_accepts(socket);
             }
             None => self.send_packet(conn, Side::Client, Packet::Reset),
         }
@@ -166,6 +219,14 @@ impl Core {
             },
             Op::Recv { conn } | Op::CancelRecv { conn } | Op::CloseConn { conn } => {
                 self.own_conn(io, *conn);
+            }
+            Op::DetachConn { conn } => {
+                let of_conn = |op: &Op| matches!(op, Op::Recv { conn: c } | Op::Send { conn: c, .. } | Op::CloseConn { conn: c } if c == conn);
+                let queued = self.ios[&io].queued_net.iter().any(|(op, _)| of_conn(op));
+                let state = self.own_conn(io, *conn);
+                if queued || state.recv.is_some() || state.send_unreturned {
+                    self.fail(format_args!("{conn:?} is detached with operations in flight"));
+                }
             }
             Op::Send { conn, .. } => {
                 if std::mem::replace(&mut self.own_conn(io, *conn).send_unreturned, true) {
@@ -190,8 +251,10 @@ impl Core {
         for (op, token) in queued {
             match op {
                 Op::Accept { listener } => {
-                    self.net.listeners.get_mut(&listener.0).expect("checked").accept = Some(token);
-                    self.serve_accept(listener.0);
+                    let state = self.net.listeners.get_mut(&listener.0).expect("checked");
+                    state.accept = Some(token);
+                    let socket = state.socket;
+                    self.serve_accepts(socket);
                 }
                 Op::Recv { conn } => {
                     if self.own_conn(io, conn).recv.replace(token).is_some() {
@@ -210,6 +273,7 @@ impl Core {
                     self.serve_send(conn.0);
                 }
                 Op::CloseConn { conn } => self.close_conn(conn.0, token),
+                Op::DetachConn { conn } => self.detach(io, conn.0, token),
                 _ => unreachable!("file operations go elsewhere"),
             }
         }
@@ -218,7 +282,6 @@ impl Core {
     fn close_conn(&mut self, conn: u32, token: Token) {
         let state = self.net.conns.get_mut(&conn).expect("checked at push");
         let (recv, send) = (state.recv.take(), state.send.take());
-        let unread = !state.to_server.arrived.is_empty();
         if let Some(recv) = recv {
             self.post_conn(conn, recv, Err(Errno::CANCELED), Payload::None);
         }
@@ -226,21 +289,102 @@ impl Core {
             self.end_send(conn, sending, Errno::CANCELED);
         }
         self.post_conn(conn, token, Ok(0), Payload::None);
-        self.net.conns.get_mut(&conn).expect("checked at push").io = None;
-        // As TCP does: unread bytes turn the end of stream into a reset.
+        self.hang_up(conn);
+    }
+
+    /// Nobody has the connection any more. As TCP does: unread bytes turn the end of stream into a reset.
+    fn hang_up(&mut self, conn: u32) {
+        let state = self.net.conns.get_mut(&conn).expect("caller has it");
+        state.io = None;
+        let unread = !state.to_server.arrived.is_empty();
         self.send_packet(conn, Side::Client, if unread { Packet::Reset } else { Packet::End });
     }
 
-    fn serve_accept(&mut self, listener: u32) {
+    /// Takes a connection from its driver. What arrives meanwhile waits in it.
+    fn detach(&mut self, io: IoId, conn: u32, token: Token) {
+        let dropped = Arc::new(AtomicBool::new(false));
+        let socket = Socket(SocketOf::Sim(Detached { conn, dropped: dropped.clone() }));
+        self.post_conn(conn, token, Ok(0), Payload::Detached(socket));
+        self.net.conns.get_mut(&conn).expect("checked at push").io = None;
+        self.net.detached.insert(conn, Detach { process: self.ios[&io].process, dropped });
+        self.mark("conn_detached");
+    }
+
+    pub fn adopt(&mut self, io: IoId, conn: u32) -> ConnId {
+        let ours = self.net.detached.remove(&conn).is_some_and(|d| d.process == self.ios[&io].process);
+        if !ours {
+            self.fail(format_args!(
+                "connection {conn} is adopted, which no driver of this process has detached"
+            ));
+        }
+        self.net.conns.get_mut(&conn).expect("connections are kept").io = Some(io);
+        self.note("adopt", u64::from(io.0), u64::from(conn));
+        ConnId(conn)
+    }
+
+    /// Closes what nobody holds any more: detached connections that were dropped, listening sockets without a listener.
+    pub fn close_dropped(&mut self) {
+        let dropped = |d: &Detach| d.dropped.load(Ordering::Relaxed);
+        let conns: Vec<u32> =
+            self.net.detached.iter().filter(|(_, d)| dropped(d)).map(|(conn, _)| *conn).collect();
+        for conn in conns {
+            self.net.detached.remove(&conn);
+            self.hang_up(conn);
+        }
+        let listeners = &self.net.listeners;
+        let unused = |id: u32, s: &ListenSocket| {
+            Arc::strong_count(&s.held) == 1 && listeners.values().all(|l| l.socket != id)
+        };
+        let sockets: Vec<u32> =
+            self.net.sockets.iter().filter(|(id, s)| unused(**id, s)).map(|(id, _)| *id).collect();
+        sockets.into_iter().for_each(|socket| self.close_socket(socket, || Packet::End));
+    }
+
+    fn close_socket(&mut self, socket: u32, packet: fn() -> Packet) {
+        let backlog = self.net.sockets.remove(&socket).map(|s| s.backlog).unwrap_or_default();
+        backlog.into_iter().for_each(|conn| self.send_packet(conn, Side::Client, packet()));
+    }
+
+    /// A process has died with what its drivers shared.
+    pub fn reset_shared(&mut self, process: ProcessId) {
+        let ours = self.net.sockets.iter().filter(|(_, s)| s.process == process);
+        let sockets: Vec<u32> = ours.map(|(id, _)| *id).collect();
+        sockets.into_iter().for_each(|socket| self.close_socket(socket, || Packet::Reset));
+        let ours = self.net.detached.iter().filter(|(_, d)| d.process == process);
+        let conns: Vec<u32> = ours.map(|(id, _)| *id).collect();
+        for conn in conns {
+            self.net.detached.remove(&conn);
+            self.send_packet(conn, Side::Client, Packet::Reset);
+        }
+    }
+
+    /// Gives the connections that wait at a socket to those who accept, to any of several.
+    fn serve_accepts(&mut self, socket: u32) {
+        loop {
+            if self.net.sockets.get(&socket).is_none_or(|s| s.backlog.is_empty()) {
+                return;
+            }
+            let armed = self.net.listeners.iter().filter(|(_, l)| l.socket == socket && l.accept.is_some());
+            let armed: Vec<u32> = armed.map(|(id, _)| *id).collect();
+            let listener = match armed[..] {
+                [] => return,
+                [one] => one,
+                _ => armed[self.rng.below(armed.len() as u64) as usize],
+            };
+            let waiting = &mut self.net.sockets.get_mut(&socket).expect("just there").backlog;
+            let conn = waiting.pop_front().expect("not empty");
+            self.accept(listener, conn);
+        }
+    }
+
+    fn accept(&mut self, listener: u32, conn: u32) {
         let ends = self.faults.accept_end;
-        let state = self.net.listeners.get_mut(&listener).expect("caller has it");
-        let Some(token) = state.accept else { return };
-        let Some(conn) = state.backlog.pop_front() else { return };
-        let io = state.io;
         let more = !self.rng.chance(ends);
+        let state = self.net.listeners.get_mut(&listener).expect("caller has it");
+        let (io, token) = (state.io, state.accept.expect("armed"));
         if !more {
+            state.accept = None;
             self.mark("accept_ended");
-            self.net.listeners.get_mut(&listener).expect("caller has it").accept = None;
         }
         if let Some(state) = self.net.conns.get_mut(&conn) {
             state.io = Some(io);
@@ -249,9 +393,6 @@ impl Core {
             // Its own lane, so that nothing of the accept overtakes: the last one tells that no more will come.
             let ready = Ready { done, lane: Some(listener), closes: Closes::Nothing };
             self.post(io, ready);
-        }
-        if more {
-            self.serve_accept(listener);
         }
     }
 
@@ -298,6 +439,7 @@ impl Core {
         }
         let room = state.to_client.room();
         let total: usize = sending.chain.slices(SEND_PARTS_MAX).map(<[u8]>::len).sum();
+        let total = total.min(SEND_BYTES_MAX);
         let mut most = room.min(total - sending.sent);
         let cut = self.faults.send_short;
         let cut = self.rng.chance(cut) && most > 0;
@@ -397,8 +539,10 @@ impl Core {
     pub fn packet_arrives(&mut self, conn: u32, at: Side, packet: Packet) {
         let Some(state) = self.net.conns.get_mut(&conn) else { return };
         let unwanted = at == Side::Client && state.client_gone && matches!(packet, Packet::Bytes(_));
-        let orphan =
-            at == Side::Server && state.io.is_none() && !self.net.listeners.contains_key(&state.listener);
+        let orphan = at == Side::Server
+            && state.io.is_none()
+            && !self.net.sockets.contains_key(&state.socket)
+            && !self.net.detached.contains_key(&conn);
         let pipe = state.pipe(at);
         if let Some(held) = &mut pipe.held {
             held.push(packet);
@@ -473,10 +617,9 @@ impl Core {
     }
 
     fn end_conns(&mut self, io: IoId, packet: fn() -> Packet) {
-        let waiting: Vec<u32> =
-            self.net.listeners.values().filter(|l| l.io == io).flat_map(|l| l.backlog.clone()).collect();
         self.net.listeners.retain(|_, l| l.io != io);
-        let conns = self.net.conns.iter_mut().filter(|(id, c)| c.io == Some(io) || waiting.contains(id));
+        self.close_dropped();
+        let conns = self.net.conns.iter_mut().filter(|(_, c)| c.io == Some(io));
         let ended: Vec<u32> = conns
             .map(|(id, conn)| {
                 (conn.io, conn.recv, conn.send) = (None, None, None);

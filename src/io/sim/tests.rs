@@ -7,8 +7,8 @@ use super::{ClientRead, DiskConfig, Faults, Injected, OpKind, SimConn, SimIo, Wo
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
 use crate::io::buffer::BlockSlice;
 use crate::io::{
-    ConnId, Done, Errno, FileId, LockError, Op, OpenMode, Payload, SendChain, SendPart, Token, Wait,
-    WriteSync,
+    ConnId, Done, Errno, FileId, ListenMode, LockError, Op, OpenMode, Payload, SendChain, SendPart, Token,
+    Wait, WriteSync,
 };
 
 const PAGE: u64 = ALIGN as u64;
@@ -302,7 +302,7 @@ fn a_directory_has_one_living_owner() {
 /// A broker's and a client's end of one connection. The accept and the receive stay armed.
 fn connected(world: &World, rig: &mut Rig) -> (ConnId, SimConn) {
     let addr: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let (listener, addr) = rig.io.listen(addr).expect("a free port");
+    let (listener, addr) = rig.io.listen_with(addr, ListenMode::Exclusive).expect("a free port");
     let client = world.connect(addr).expect("somebody listens");
     rig.push(Op::Accept { listener });
     for _ in 0..1000 {

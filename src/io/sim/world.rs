@@ -12,6 +12,7 @@ use super::core::{Astray, Core, Event, FileRef, IoId, Placed, ProcessId};
 use super::disk::{Disk, NodeId};
 use super::driver::{IoState, SimIo};
 use super::faults::{DiskConfig, Faults, Injected, OpKind};
+use super::sharing::Bell;
 use crate::io::buffer::RecvPool;
 use crate::io::{Errno, Op};
 
@@ -56,6 +57,11 @@ impl World {
             files: Default::default(),
             next_file: 0,
             recv_pool: RecvPool::new(RECV_BUFFERS).expect("memory for receive buffers"),
+            bell: Bell::new(id),
+            announced: false,
+            woken: false,
+            calls: Vec::new(),
+            wish: None,
         };
         core.ios.insert(id, state);
         drop(core);
@@ -271,6 +277,7 @@ impl Core {
     fn end_process(&mut self, process: ProcessId, in_flight: fn(&mut Core, super::files::FileOp)) {
         let ios: Vec<IoId> =
             self.ios.iter().filter(|(_, io)| io.process == process).map(|(id, _)| *id).collect();
+        self.reset_shared(process);
         for id in ios {
             self.reset_net(id);
             let mut io = self.ios.remove(&id).expect("listed");
@@ -280,6 +287,7 @@ impl Core {
             }
         }
         self.processes.remove(&process);
+        self.scheduled.remove(&process);
         self.attention = true;
         let stamp = self.stamp;
         for (_, disk) in &mut self.disks {

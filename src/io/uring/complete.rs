@@ -5,13 +5,19 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use io_uring::cqueue;
 
+use super::conns::Conn;
 use super::ring::Cqe;
-use super::slots::{InFlight, Owner, Work};
-use super::{MESSAGES_KEPT, OpenFile, Uring, sockets, storage};
+use super::slots::{InFlight, Work};
+use super::{MESSAGES_KEPT, OpenFile, Uring};
+use crate::io::linux::table::Owner;
+use crate::io::linux::{files, sockets, storage};
 use crate::io::{ConnId, Errno, FileId, ListenerId, Payload};
 
 impl Uring {
     pub(super) fn complete(&mut self, cqe: Cqe) {
+        if self.complete_bell(cqe.user_data, cqe.result) {
+            return;
+        }
         let Some(held) = self.slots.get_mut(cqe.user_data) else {
             return;
         };
@@ -25,8 +31,13 @@ impl Uring {
                 return self.accepted(cqe, listener);
             }
             Work::Open { flags, .. } => {
-                if let Some(weaker) = weaker_open(*flags, cqe.result) {
+                if let Some(weaker) = files::weaker_open(*flags, Errno(-cqe.result)) {
                     *flags = weaker;
+                    return self.submit_file(cqe.user_data);
+                }
+            }
+            Work::Read(reading) => {
+                if u32::try_from(cqe.result).is_ok_and(|moved| reading.goes_on(moved)) {
                     return self.submit_file(cqe.user_data);
                 }
             }
@@ -50,7 +61,9 @@ impl Uring {
         }
         match work {
             Work::Write { data, .. } => self.finish(owner, moved, false, Payload::Written(data)),
-            Work::Read { into, .. } => self.finish(owner, moved, false, Payload::Read(into)),
+            Work::Read(reading) => {
+                self.finish(owner, moved.map(|_| reading.read), false, Payload::Read(reading.into));
+            }
             Work::Send { conn, chain, message } => {
                 if let Some(message) = message.filter(|_| self.messages.len() < MESSAGES_KEPT) {
                     self.messages.push(message);
@@ -114,10 +127,10 @@ impl Uring {
             self.slots.remove(cqe.user_data);
             self.listeners.get_mut(listener.0).accept = None;
         }
-        let adopted = if cqe.result >= 0 { sockets::adopt(cqe.result) } else { Err(Errno(-cqe.result)) };
+        let adopted = if cqe.result >= 0 { sockets::accepted(cqe.result) } else { Err(Errno(-cqe.result)) };
         match adopted {
-            Ok((conn, peer)) => {
-                let conn = ConnId(self.conns.insert(conn));
+            Ok((socket, peer)) => {
+                let conn = ConnId(self.conns.insert(Conn::new(socket)));
                 self.finish(owner, Ok(0), more, Payload::Accepted { conn, peer });
             }
             // A peer that left before it was accepted: the next one may stay.
@@ -132,16 +145,6 @@ impl Uring {
         let Work::Truncate { file, len } = work else { unreachable!() };
         let result = self.files.get(file.0).file.set_len(len).map_err(storage::errno);
         self.complete_once(owner, Work::Truncate { file, len }, result.map_or_else(|e| -e.0, |()| 0));
-    }
-}
-
-/// Flags to open a file with after they were refused: O_NOATIME is for owners (EPERM), O_DIRECT not everywhere (EINVAL).
-fn weaker_open(flags: i32, code: i32) -> Option<i32> {
-    match -code {
-        libc::EPERM if flags & libc::O_NOATIME != 0 => Some(flags & !libc::O_NOATIME),
-        // The refused open may have made the file. `StorageCaps::direct` tells that writes are buffered.
-        libc::EINVAL if flags & libc::O_DIRECT != 0 => Some(flags & !(libc::O_DIRECT | libc::O_EXCL)),
-        _ => None,
     }
 }
 

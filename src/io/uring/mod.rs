@@ -12,22 +12,20 @@
 //!   the kernel still uses are never free for others.
 //! - `drop` waits for writes that the device has: they cannot be cancelled, and they read our memory.
 
+mod bell;
 mod complete;
-mod fault;
-mod lock;
+mod conns;
 mod probe;
 mod recv_ring;
 mod ring;
-mod send;
+mod sharing;
 mod slots;
-mod sockets;
-mod spin;
-mod storage;
 mod submit;
 #[cfg(test)]
 mod tests;
 
-pub use fault::{Counted, Fault, FaultPlan};
+pub use super::linux::fault::{Counted, Fault, FaultPlan};
+pub use bell::Bell;
 pub use probe::{Probe, Registered, Survey, survey};
 
 use std::collections::VecDeque;
@@ -35,49 +33,29 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use io_uring::{opcode, types};
 
+use self::conns::{Conn, Listener};
 use self::recv_ring::RecvRing;
 use self::ring::{Cqe, FLAG_SETS, FlagSet, Ring, Sleep};
-use self::send::Message;
-use self::slots::{NOBODY, Owner, Slots, Table};
-use self::sockets::{Conn, Listener};
-use self::spin::SpinGate;
+use self::slots::{NOBODY, Slots};
 use super::buffer::{MappedSlice, Pool, SLICE_BLOCKS};
-use super::{
-    ConnId, DirEntry, DiskSpace, Done, Errno, ListenerId, LockError, Mono, Op, Payload, StorageCaps, Token,
-    Wait,
-};
+use super::linux::lock::HeldLock;
+use super::linux::message::Message;
+use super::linux::spin::SpinGate;
+use super::linux::table::{Owner, Table};
+use super::linux::{self, sockets, storage};
+pub use super::open::DriverConfig as Config;
+use super::{ConnId, DirEntry, DiskSpace, Done, Errno, Mono, Op, Payload, StorageCaps, Token, Wait};
 use crate::base::error::Fatal;
-use crate::base::limits::{COMPLETIONS_PER_TURN_MAX, RECV_BUF_BYTES};
+use crate::base::limits::COMPLETIONS_PER_TURN_MAX;
 
 /// Data directories that one driver may lock.
 const LOCKS_MAX: u32 = 16;
 
 /// Message headers kept for reuse; more are needed only while more sends are in flight.
 const MESSAGES_KEPT: usize = 256;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Most bytes of blocks. Nothing is mapped before `grow_pool`.
-    pub pool_bytes: usize,
-    /// Submission entries of the ring; more operations may be pushed between two turns.
-    pub entries: u32,
-    /// Receive buffers of 64 KiB, mapped at once; at most 32768.
-    pub recv_buffers: u16,
-    /// Spin for a while before sleeping when work comes in quick succession. Off where shards share cores with others.
-    pub spin: bool,
-    /// Bind the calling thread to this CPU.
-    pub cpu: Option<usize>,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config { pool_bytes: 64 << 20, entries: 1024, recv_buffers: 256, spin: false, cpu: None }
-    }
-}
 
 /// A file and who uses it.
 struct OpenFile {
@@ -112,8 +90,18 @@ pub struct Uring {
         reason = "a header moves to a slot and back, and the kernel holds its address"
     )]
     messages: Vec<Box<Message>>,
-    locks: Vec<File>,
+    locks: Vec<HeldLock>,
     spin: SpinGate,
+    bell: Bell,
+    /// Where the kernel puts the eventfd's count, and whether it reads it now.
+    bell_count: Box<[u8; 8]>,
+    bell_armed: bool,
+    /// The sleep was announced for the turn to come.
+    announced: bool,
+    /// Bells of other drivers that were ever woken from here.
+    called: Vec<Bell>,
+    /// `drop` has begun.
+    ending: bool,
     faults: FaultPlan,
     probe: Probe,
 }
@@ -128,12 +116,13 @@ impl Uring {
         let kernel = probe::kernel_release();
         probe::check_kernel(&kernel)?;
         if let Some(cpu) = config.cpu {
-            pin(cpu);
+            linux::pin(cpu);
         }
         let (ring, flags) =
             ring::build(config.entries, flag_sets).map_err(|e| probe::blocked(&e, &kernel))?;
         let ftruncate = probe::check_opcodes(ring.uring(), &kernel)?;
-        let mut recv = RecvRing::new(config.recv_buffers).ok_or_else(|| no_memory(config.recv_buffers))?;
+        let mut recv =
+            RecvRing::new(config.recv_buffers).ok_or_else(|| linux::no_memory(config.recv_buffers))?;
         recv.register(ring.uring()).map_err(|e| probe::blocked(&e, &kernel))?;
         let pool = Pool::new(config.pool_bytes);
         let submitter = ring.uring().submitter();
@@ -151,7 +140,8 @@ impl Uring {
         if let Err(error) = sparse {
             fall_back(&mut probe, &error);
         }
-        Ok(Uring {
+        let bell = Bell::new(ring.uring().as_raw_fd()).map_err(|e| probe::blocked(&e, &probe.kernel))?;
+        let mut made = Uring {
             ring,
             slots: Slots::default(),
             recv,
@@ -168,9 +158,17 @@ impl Uring {
             messages: Vec::new(),
             locks: Vec::new(),
             spin: SpinGate::new(config.spin),
+            bell,
+            bell_count: Box::new([0; 8]),
+            bell_armed: false,
+            announced: false,
+            called: Vec::new(),
+            ending: false,
             faults: FaultPlan::new(),
             probe,
-        })
+        };
+        made.arm_bell();
+        Ok(made)
     }
 
     /// What is in effect.
@@ -189,34 +187,21 @@ impl Uring {
 
     pub fn turn(&mut self, wait: Wait, out: &mut Vec<Done>) {
         self.step(wait);
+        self.wake_up();
         let count = self.ready.len().min(COMPLETIONS_PER_TURN_MAX);
         out.extend(self.ready.drain(..count));
     }
 
     pub fn now(&self) -> Mono {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is a structure of the type that the call fills; the clock exists on every Linux.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-        Mono(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+        linux::now()
     }
 
     pub fn wall_ms(&self) -> i64 {
-        match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(since) => since.as_millis() as i64,
-            Err(before) => -(before.duration().as_millis() as i64),
-        }
+        linux::wall_ms()
     }
 
     pub fn random(&mut self, bytes: &mut [u8]) {
-        let mut filled = 0;
-        while filled < bytes.len() {
-            let rest = &mut bytes[filled..];
-            // SAFETY: the call fills at most the `rest.len()` bytes behind the pointer.
-            let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
-            let error = std::io::Error::last_os_error();
-            assert!(got > 0 || error.kind() == std::io::ErrorKind::Interrupted, "getrandom: {error}");
-            filled += got.max(0) as usize;
-        }
+        linux::random(bytes);
     }
 
     pub fn pool(&mut self) -> &mut Pool {
@@ -233,14 +218,9 @@ impl Uring {
         true
     }
 
-    pub fn listen(&mut self, addr: SocketAddr) -> Result<(ListenerId, SocketAddr), Errno> {
-        let (listener, addr) = sockets::listen(addr)?;
-        Ok((ListenerId(self.listeners.insert(listener)), addr))
-    }
-
     /// Connects to a listener, for load drivers: the seam has no such operation. Blocks.
     pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, Errno> {
-        Ok(ConnId(self.conns.insert(sockets::connect(to)?)))
+        Ok(ConnId(self.conns.insert(Conn::new(sockets::connect(to)?))))
     }
 
     pub fn list_dir(&mut self, path: &Path) -> Result<Vec<DirEntry>, Errno> {
@@ -255,18 +235,8 @@ impl Uring {
         storage::space(path)
     }
 
-    pub fn lock_dir(&mut self, dir: &Path) -> Result<(), LockError> {
-        let index = self.locks.len() as u32;
-        assert!(index < LOCKS_MAX, "more data directories than LOCKS_MAX");
-        let lock = lock::take(dir)?;
-        let registered = self.ring.uring().submitter().register_files_update(index, &[lock.as_raw_fd()]);
-        registered.map_err(|e| LockError::Failed(storage::errno(e)))?;
-        self.locks.push(lock);
-        Ok(())
-    }
-
     pub fn wait(&mut self, op: Op) -> Done {
-        assert!(!submit::is_multishot(&op), "an operation without one end cannot be waited for");
+        assert!(!op.is_multishot(), "an operation without one end cannot be waited for");
         self.begin(op, Owner::Waiter);
         loop {
             if let Some(done) = self.waited.take() {
@@ -284,8 +254,7 @@ impl Uring {
         match wait {
             Wait::Forever if idle => self.sleep(None),
             Wait::Until(time) if idle => self.sleep(Some(time)),
-            _ if self.ring.has_queued() || self.ring.has_deferred() => self.ring.enter(Sleep::No),
-            _ => {}
+            _ => self.submit(),
         }
         let mut cqes = std::mem::take(&mut self.cqes);
         self.ring.take(COMPLETIONS_PER_TURN_MAX.saturating_sub(self.ready.len()), &mut cqes);
@@ -300,6 +269,9 @@ impl Uring {
         if spin_ns > 0 && self.spin(start, spin_ns) {
             return;
         }
+        if self.announced && !self.bell.flag().fall_asleep() {
+            return self.submit();
+        }
         let sleep = match until.map(|time| time.0.saturating_sub(self.now().0)) {
             None => Sleep::Forever,
             Some(0) => Sleep::No,
@@ -311,17 +283,21 @@ impl Uring {
         }
     }
 
-    /// Looks for completions until `spin_ns` have passed; true if there are some.
-    fn spin(&mut self, start: Mono, spin_ns: u64) -> bool {
-        if self.ring.has_queued() {
+    fn submit(&mut self) {
+        if self.ring.has_queued() || self.ring.has_deferred() {
             self.ring.enter(Sleep::No);
         }
+    }
+
+    /// Looks for completions, and for a call from another shard, until `spin_ns` have passed; true if there is one.
+    fn spin(&mut self, start: Mono, spin_ns: u64) -> bool {
+        self.submit();
         loop {
             if self.ring.has_deferred() {
                 self.ring.enter(Sleep::No);
             }
             let spun = self.now().0 - start.0;
-            if self.ring.has_completions() {
+            if self.ring.has_completions() || (self.announced && self.bell.flag().was_called()) {
                 self.spin.waited(spun, spun, true);
                 return true;
             }
@@ -379,17 +355,18 @@ impl Uring {
 impl Drop for Uring {
     /// Ends every operation before any memory goes: cancels what can be, waits for the rest.
     fn drop(&mut self) {
+        self.ending = true;
         self.conns.iter_mut().for_each(Conn::shut);
         let everything = types::CancelBuilder::any().all();
         let entry = opcode::AsyncCancel2::new(everything).build().user_data(NOBODY);
         // SAFETY: the entry points at no memory.
         unsafe { self.ring.push(entry) };
-        while self.slots.in_flight() > 0 {
+        while self.slots.in_flight() > 0 || self.bell_armed {
             self.step(Wait::Until(self.now().plus_ms(100)));
             self.ready.clear();
             self.waited = None;
         }
-        self.locks.iter().for_each(lock::release);
+        // The locks go with their last share, behind the ring.
     }
 }
 
@@ -397,26 +374,4 @@ impl Drop for Uring {
 fn fall_back(probe: &mut Probe, error: &std::io::Error) {
     tracing::warn!(%error, "blocks are not registered with the kernel: plain READ and WRITE (FALLBACK)");
     probe.registered = Registered::Fallback(error.to_string());
-}
-
-fn no_memory(buffers: u16) -> Fatal {
-    Fatal {
-        code: "out-of-memory",
-        summary: "no memory for receive buffers".into(),
-        found: format!("{buffers} buffers of {RECV_BUF_BYTES} bytes refused"),
-        means: "the process may not map that much".into(),
-        tries: vec!["a smaller memory budget, or a higher limit: ulimit -v, memory.max".into()],
-    }
-}
-
-fn pin(cpu: usize) {
-    // SAFETY: `cpu_set_t` is an array of integers, for which all zeros is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the call checks `cpu` against the size of the set.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the set is read with its own size; 0 is the calling thread.
-    let rc = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
-    if rc != 0 {
-        tracing::warn!(cpu, error = %std::io::Error::last_os_error(), "the thread cannot be bound to its CPU");
-    }
 }

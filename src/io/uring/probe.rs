@@ -7,11 +7,15 @@ use std::path::Path;
 
 use io_uring::{IoUring, opcode};
 
-use super::{Config, Uring, storage};
+use super::{Config, Uring};
 use crate::base::error::Fatal;
+use crate::io::linux::storage;
 
 /// Oldest kernel with DEFER_TASKRUN, multishot receive and provided-buffer rings.
 const KERNEL_MIN: (u32, u32) = (6, 1);
+
+/// What always works instead.
+const WITHOUT: &str = "--runtime epoll or auto, which do without io_uring";
 
 /// Operations that the driver cannot do without; all of them are in 6.1.
 const OPCODES: [(&str, u8); 15] = [
@@ -124,7 +128,7 @@ pub fn check_kernel(release: &str) -> Result<(), Fatal> {
         summary: format!("Linux {release} is older than 6.1"),
         found: format!("kernel {release}"),
         means: "multishot receive and deferred task work of io_uring are missing".into(),
-        tries: vec!["upgrade the kernel to 6.1 or later (6.6 or later is best)".into()],
+        tries: vec!["upgrade the kernel to 6.1 or later (6.6 or later is best)".into(), WITHOUT.into()],
     })
 }
 
@@ -146,7 +150,7 @@ pub fn check_opcodes(uring: &IoUring, release: &str) -> Result<bool, Fatal> {
             if missing.is_empty() { "features" } else { "operations" }
         ),
         means: format!("the driver needs {}", missing.join(" ")),
-        tries: vec!["upgrade the kernel to 6.1 or later (6.6 or later is best)".into()],
+        tries: vec!["upgrade the kernel to 6.1 or later (6.6 or later is best)".into(), WITHOUT.into()],
     })
 }
 
@@ -174,6 +178,7 @@ fn explain(error: &io::Error, release: &str, disabled: &str, seccomp: bool) -> F
             tries: vec![
                 "sysctl -w kernel.io_uring_disabled=0".into(),
                 "with 1: add the user to the group of kernel.io_uring_group".into(),
+                WITHOUT.into(),
             ],
         },
         _ if forbidden && seccomp => Fatal {
@@ -182,7 +187,9 @@ fn explain(error: &io::Error, release: &str, disabled: &str, seccomp: bool) -> F
             found,
             means: "the container runtime blocks io_uring (Docker's default profile does)".into(),
             tries: vec![
-                "--security-opt seccomp=seccomp.json        (corelog generate seccomp > seccomp.json)".into(),
+                "--security-opt seccomp=PROFILE, one that allows io_uring_setup, io_uring_enter and io_uring_register"
+                    .into(),
+                WITHOUT.into(),
             ],
         },
         _ => Fatal {

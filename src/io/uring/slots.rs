@@ -5,20 +5,17 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::RawFd;
 
-use super::send::Message;
-use crate::io::buffer::{Block, BlockSlice};
-use crate::io::{ConnId, FileId, ListenerId, SendChain, Token, WriteSync};
+use crate::io::buffer::BlockSlice;
+use crate::io::linux::message::Message;
+use crate::io::linux::reading::Reading;
+use crate::io::linux::table::Owner;
+use crate::io::{ConnId, FileId, ListenerId, SendChain, WriteSync};
 
 /// `user_data` of entries whose completion nobody waits for: it names no slot.
 pub const NOBODY: u64 = u64::MAX;
 
-/// Who gets the `Done`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    Caller(Token),
-    /// `Uring::wait`, which blocks for it.
-    Waiter,
-}
+/// `user_data` of the read of the eventfd. It names no slot either.
+pub const BELL: u64 = u64::MAX - 2;
 
 /// What an operation holds and needs until it completes.
 pub enum Work {
@@ -44,13 +41,7 @@ pub enum Work {
         len: u32,
         sync: WriteSync,
     },
-    Read {
-        file: FileId,
-        offset: u64,
-        into: Block,
-        at: u32,
-        len: u32,
-    },
+    Read(Reading),
     Flush {
         file: FileId,
     },
@@ -98,7 +89,7 @@ impl Work {
         match *self {
             Work::Allocate { file, .. }
             | Work::Write { file, .. }
-            | Work::Read { file, .. }
+            | Work::Read(Reading { file, .. })
             | Work::Flush { file }
             | Work::Truncate { file, .. } => Some(file),
             _ => None,
@@ -160,53 +151,10 @@ impl Slots {
     }
 }
 
-/// Dense numbers for what is open. A number is free again when its owner says so.
-pub struct Table<T> {
-    items: Vec<Option<T>>,
-    free: Vec<u32>,
-}
-
-impl<T> Table<T> {
-    pub fn new() -> Table<T> {
-        Table { items: Vec::new(), free: Vec::new() }
-    }
-
-    pub fn insert(&mut self, item: T) -> u32 {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.items.push(None);
-            u32::try_from(self.items.len() - 1).expect("fewer than 2^32 descriptors")
-        });
-        self.items[index as usize] = Some(item);
-        index
-    }
-
-    /// What is open under `index`. Its absence is a bug of the layer above: it used an id after closing it.
-    pub fn get(&self, index: u32) -> &T {
-        self.items.get(index as usize).and_then(Option::as_ref).expect("an id that is open")
-    }
-
-    pub fn get_mut(&mut self, index: u32) -> &mut T {
-        self.items.get_mut(index as usize).and_then(Option::as_mut).expect("an id that is open")
-    }
-
-    /// Takes what is open out; its number stays in use until [`Table::release`].
-    pub fn take(&mut self, index: u32) -> T {
-        self.items[index as usize].take().expect("an id that is open")
-    }
-
-    pub fn release(&mut self, index: u32) {
-        assert!(self.items[index as usize].is_none(), "a number in use is not released");
-        self.free.push(index);
-    }
-
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.items.iter_mut().flatten()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::Token;
 
     #[test]
     fn a_stale_name_finds_nobody() {

@@ -1,31 +1,24 @@
 //! Operations in: from an [`Op`] to a slot and a submission entry.
 
-use std::ffi::CString;
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
 
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{opcode, squeue};
 
 use super::recv_ring::GROUP;
-use super::send::Message;
-use super::slots::{Owner, Work};
+use super::slots::Work;
 use super::{Fault, Uring};
-use crate::base::limits::{ALIGN, BLOCK_BYTES};
-use crate::io::{ConnId, Errno, FileId, ListenerId, Op, OpenMode, Payload, SendChain, WriteSync};
+use crate::base::limits::{ALIGN, SEND_BYTES_MAX};
+use crate::io::linux::files::{self, DIR_MODE, FILE_MODE, c_path, open_flags};
+use crate::io::linux::message::{Message, SEND_FLAGS};
+use crate::io::linux::reading::Reading;
+use crate::io::linux::table::Owner;
+use crate::io::{ConnId, Errno, FileId, ListenerId, Op, Payload, SendChain, WriteSync};
 
 const CWD: Fd = Fd(libc::AT_FDCWD);
-const FILE_MODE: libc::mode_t = 0o640;
-const DIR_MODE: libc::mode_t = 0o750;
 
-/// Sends go on until all is sent (fewer completions, shorter only at an error), and a closed peer is an error, not a signal.
-const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-
-/// Operations whose completions have no fixed number.
-pub fn is_multishot(op: &Op) -> bool {
-    matches!(op, Op::Accept { .. } | Op::Recv { .. })
-}
+/// Sends go on until all that they may take is sent: fewer completions, shorter only at an error.
+const SEND_ALL: i32 = SEND_FLAGS | libc::MSG_WAITALL;
 
 impl Uring {
     pub(super) fn begin(&mut self, op: Op, owner: Owner) {
@@ -40,6 +33,7 @@ impl Uring {
             Op::CancelRecv { conn } => self.begin_cancel(conn, owner),
             Op::Send { conn, chain } => self.begin_send(conn, chain, owner),
             Op::CloseConn { conn } => self.begin_close_conn(conn, owner),
+            Op::DetachConn { conn } => self.detach(conn, owner),
             Op::CloseFile { file } => self.begin_close_file(file, owner),
             op => match file_work(op) {
                 Ok(work) => self.begin_file(work, owner),
@@ -134,14 +128,14 @@ impl Uring {
         let fd = Fd(state.socket.as_raw_fd());
         let mut slices = chain.slices(2);
         let (first, single) = (slices.next().unwrap_or_default(), slices.next().is_none());
-        let (start, len) = (first.as_ptr(), first.len() as u32);
+        let (start, len) = (first.as_ptr(), first.len().min(SEND_BYTES_MAX) as u32);
         drop(slices);
         let (entry, message) = if single {
-            (opcode::Send::new(fd, start, len).flags(SEND_FLAGS).build(), None)
+            (opcode::Send::new(fd, start, len).flags(SEND_ALL).build(), None)
         } else {
             let mut message = self.messages.pop().unwrap_or_else(Message::new);
-            let header = message.point_at(&chain);
-            (opcode::SendMsg::new(fd, header).flags(SEND_FLAGS as u32).build(), Some(message))
+            let (header, _) = message.point_at(&chain, 0);
+            (opcode::SendMsg::new(fd, header).flags(SEND_ALL as u32).build(), Some(message))
         };
         let user_data = self.slots.insert(owner, Work::Send { conn, chain, message });
         state.send = Some(user_data);
@@ -180,7 +174,7 @@ impl Uring {
         self.finish(owner, Err(errno), false, payload);
     }
 
-    /// An injected short read or write: the first half of its pages is carried out.
+    /// An injected short read or write: at first, half of its pages is carried out. The driver itself goes on with a read.
     fn begin_short(&mut self, op: Op, owner: Owner) {
         let half = |len: usize| (len / 2 / ALIGN * ALIGN) as u32;
         match op {
@@ -191,11 +185,10 @@ impl Uring {
                 let len = half(data.len());
                 self.begin_file(Work::Write { file, offset, data, len, sync }, owner);
             }
-            Op::Read { into, len, .. } if half(len as usize) == 0 => {
-                self.finish(owner, Ok(0), false, Payload::Read(into));
-            }
             Op::Read { file, offset, into, at, len } => {
-                self.begin_file(Work::Read { file, offset, into, at, len: half(len as usize) }, owner);
+                let mut reading = Reading::new(file, offset, into, at, len);
+                reading.shorten();
+                self.begin_file(Work::Read(reading), owner);
             }
             op => match file_work(op) {
                 Ok(work) => self.begin_file(work, owner),
@@ -206,26 +199,15 @@ impl Uring {
 }
 
 fn file_work(op: Op) -> Result<Work, Errno> {
-    let aligned = |offset: u64, len: usize| {
-        assert!(
-            offset.is_multiple_of(ALIGN as u64) && len.is_multiple_of(ALIGN),
-            "direct I/O off its alignment"
-        );
-    };
+    files::assert_aligned(&op);
     Ok(match op {
         Op::OpenFile { path, mode } => Work::Open { path: c_path(path)?, flags: open_flags(mode) },
         Op::Allocate { file, offset, len } => Work::Allocate { file, offset, len },
         Op::Write { file, offset, data, sync } => {
-            aligned(offset, data.len());
-            assert!(data.as_ptr().addr().is_multiple_of(ALIGN), "a direct write from unaligned memory");
             let len = data.len() as u32;
             Work::Write { file, offset, data, len, sync }
         }
-        Op::Read { file, offset, into, at, len } => {
-            aligned(offset, len as usize);
-            assert!((at as usize).is_multiple_of(ALIGN) && at as usize + len as usize <= BLOCK_BYTES);
-            Work::Read { file, offset, into, at, len }
-        }
+        Op::Read { file, offset, into, at, len } => Work::Read(Reading::new(file, offset, into, at, len)),
         Op::Flush { file } => Work::Flush { file },
         Op::Truncate { file, len } => Work::Truncate { file, len },
         Op::Rename { from, to } => Work::Rename { from: c_path(from)?, to: c_path(to)? },
@@ -234,7 +216,7 @@ fn file_work(op: Op) -> Result<Work, Errno> {
         Op::MakeDir { path } => Work::MakeDir { path: c_path(path)? },
         Op::SyncDir { path } => Work::SyncDir { path: c_path(path)?, opened: None },
         Op::CloseFile { .. } | Op::Accept { .. } | Op::Recv { .. } | Op::CancelRecv { .. } => unreachable!(),
-        Op::Send { .. } | Op::CloseConn { .. } => unreachable!(),
+        Op::Send { .. } | Op::CloseConn { .. } | Op::DetachConn { .. } => unreachable!(),
     })
 }
 
@@ -254,13 +236,14 @@ fn file_entry(fd: Fd, work: &mut Work, registered: &[bool]) -> squeue::Entry {
                 opcode::Write::new(fd, start, *len).offset(*offset).rw_flags(flags).build()
             }
         }
-        Work::Read { offset, into, at, len, .. } => {
-            let region = into.region_index();
-            let start = into.as_mut_slice()[*at as usize..].as_mut_ptr();
+        Work::Read(reading) => {
+            let region = reading.into.region_index();
+            let (offset, part) = reading.next();
+            let (start, len) = (part.as_mut_ptr(), part.len() as u32);
             if known(region) {
-                opcode::ReadFixed::new(fd, start, *len, region).offset(*offset).build()
+                opcode::ReadFixed::new(fd, start, len, region).offset(offset).build()
             } else {
-                opcode::Read::new(fd, start, *len).offset(*offset).build()
+                opcode::Read::new(fd, start, len).offset(offset).build()
             }
         }
         Work::Flush { .. } => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
@@ -276,18 +259,4 @@ fn file_entry(fd: Fd, work: &mut Work, registered: &[bool]) -> squeue::Entry {
         Work::CloseFile { .. } | Work::Accept { .. } | Work::Recv { .. } | Work::CancelRecv => unreachable!(),
         Work::Send { .. } | Work::CloseConn { .. } => unreachable!(),
     }
-}
-
-fn open_flags(mode: OpenMode) -> i32 {
-    let mode = match mode {
-        OpenMode::Read => libc::O_RDONLY,
-        OpenMode::Write => libc::O_RDWR,
-        OpenMode::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
-        OpenMode::Replace => libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC,
-    };
-    mode | libc::O_DIRECT | libc::O_NOATIME | libc::O_CLOEXEC
-}
-
-fn c_path(path: PathBuf) -> Result<CString, Errno> {
-    CString::new(path.into_os_string().into_vec()).map_err(|_| Errno::INVAL)
 }

@@ -11,9 +11,10 @@ use crate::wire::msg::{
 };
 
 pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
+    let Some(controller) = &mut meta.controller else { return Ok(Handled::Forward) };
     let (header, body) = msg::decode_request::<CreatePartitionsRequest>(request.frame)?;
     let topics: Vec<MorePartitions> = body.topics.iter().map(more).collect();
-    let parked = meta.controller.create_partitions(&topics, body.validate_only);
+    let parked = controller.create_partitions(&topics, body.validate_only);
     let mut response = CreatePartitionsResponse::default();
     for (name, result) in parked.reply {
         let mut answer = create_partitions_response::CreatePartitionsTopicResult::default();

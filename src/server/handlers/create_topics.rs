@@ -6,6 +6,7 @@
 //! Differs from Apache Kafka: answers come in the order of the request.
 
 use super::{Handled, Metadata, Request, error_code, frame};
+use crate::config::broker::BrokerConfig;
 use crate::config::describe;
 use crate::controller::Refusal;
 use crate::controller::topics::{Created, NewTopic};
@@ -18,12 +19,14 @@ use crate::wire::msg::{
 const CONFIGS_FROM: i16 = 5;
 
 pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
+    let Some(controller) = &mut meta.controller else { return Ok(Handled::Forward) };
     let (header, body) = msg::decode_request::<CreateTopicsRequest>(request.frame)?;
     let topics: Vec<NewTopic> = body.topics.iter().map(new_topic).collect();
-    let parked = meta.controller.create_topics(&topics, body.validate_only, || meta.ids.draw());
+    let parked = controller.create_topics(&topics, body.validate_only, || meta.ids.draw());
+    let broker = &controller.staged().config;
     let mut response = CreateTopicsResponse::default();
     for (name, result) in parked.reply {
-        response.topics.push(answer(&name, result, meta, header.version));
+        response.topics.push(answer(&name, result, broker, header.version));
     }
     let bytes = frame::<CreateTopicsRequest>(header.correlation_id, header.version, &response);
     Ok(meta.reply_after(request.ticket, parked.after, bytes))
@@ -47,7 +50,7 @@ fn new_topic(asked: &create_topics_request::CreatableTopic) -> NewTopic {
 fn answer(
     name: &str,
     result: Result<Created, Refusal>,
-    meta: &Metadata,
+    broker: &BrokerConfig,
     version: i16,
 ) -> create_topics_response::CreatableTopicResult {
     let mut answer = create_topics_response::CreatableTopicResult::default();
@@ -67,7 +70,7 @@ fn answer(
             answer.num_partitions = created.partitions;
             answer.replication_factor = created.replication_factor;
             if version >= CONFIGS_FROM {
-                let described = describe::topic(&created.overrides, &meta.controller.staged().config);
+                let described = describe::topic(&created.overrides, broker);
                 answer.configs = Some(described.iter().map(config).collect());
             }
         }

@@ -36,7 +36,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         }
     }
     let delete = DeleteRecords { ticket: request.ticket, timeout_ms: body.timeout_ms, parts };
-    request.ask(Message::DeleteRecords(delete));
+    request.ask(&meta.image, Message::DeleteRecords(delete));
     Ok(Handled::Wait(Pending::DeleteRecords(Waiting { version, correlation_id, request: body, refused })))
 }
 

@@ -18,6 +18,7 @@ const IDS_FROM: i16 = 6;
 const DISABLED_FROM: i16 = 3;
 
 pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
+    let Some(controller) = &mut meta.controller else { return Ok(Handled::Forward) };
     let (header, body) = msg::decode_request::<DeleteTopicsRequest>(request.frame)?;
     let refs: Vec<TopicRef> = if header.version >= IDS_FROM {
         let asked = body.topics.iter();
@@ -33,7 +34,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
             .map(|name| TopicRef { name: Some(name.to_string()), id: Uuid::ZERO })
             .collect()
     };
-    let parked = meta.controller.delete_topics(&refs);
+    let parked = controller.delete_topics(&refs);
     let mut response = DeleteTopicsResponse::default();
     for deleted in parked.reply {
         let mut answer = delete_topics_response::DeletableTopicResult::default();

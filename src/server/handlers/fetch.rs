@@ -54,7 +54,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         request.scratch.fetch = body;
     }
     request.parsed(Path::Fetch);
-    request.ask(Message::Fetch(fetch));
+    request.ask(&meta.image, Message::Fetch(fetch));
     Ok(Handled::Wait(Pending::Fetch(waiting)))
 }
 

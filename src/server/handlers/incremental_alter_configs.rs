@@ -12,9 +12,10 @@ use crate::wire::msg::{
 };
 
 pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
+    let Some(controller) = &mut meta.controller else { return Ok(Handled::Forward) };
     let (header, body) = msg::decode_request::<IncrementalAlterConfigsRequest>(request.frame)?;
     let resources: Vec<AlterResource> = body.resources.iter().map(resource).collect();
-    let parked = meta.controller.alter_configs(&resources, body.validate_only);
+    let parked = controller.alter_configs(&resources, body.validate_only);
     let mut response = IncrementalAlterConfigsResponse::default();
     for (asked, result) in body.resources.iter().zip(parked.reply) {
         let mut answer = incremental_alter_configs_response::AlterConfigsResourceResponse::default();

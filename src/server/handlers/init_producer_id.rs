@@ -10,15 +10,17 @@
 use super::{Handled, Metadata, Request, error_code, frame};
 use crate::base::error::Refused;
 use crate::base::ids::ProducerId;
+use crate::controller::image::Image;
 use crate::wire::error::WireError;
 use crate::wire::msg::{self, InitProducerIdRequest, InitProducerIdResponse};
 
 pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
+    let Some(controller) = &mut meta.controller else { return Ok(Handled::Forward) };
     let (header, body) = msg::decode_request::<InitProducerIdRequest>(request.frame)?;
     let mut response = InitProducerIdResponse::default();
-    let after = match check(&body, meta) {
+    let after = match check(&body, &meta.image) {
         Ok(()) => {
-            let parked = meta.controller.next_producer_id();
+            let parked = controller.next_producer_id();
             response.producer_id = parked.reply.0;
             response.producer_epoch = 0;
             parked.after
@@ -34,7 +36,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
     Ok(meta.reply_after(request.ticket, after, bytes))
 }
 
-fn check(body: &InitProducerIdRequest, meta: &Metadata) -> Result<(), Refused> {
+fn check(body: &InitProducerIdRequest, image: &Image) -> Result<(), Refused> {
     if (body.producer_id == -1) != (body.producer_epoch == -1) {
         return Err(Refused::InvalidRequest);
     }
@@ -42,7 +44,7 @@ fn check(body: &InitProducerIdRequest, meta: &Metadata) -> Result<(), Refused> {
     if id.is_empty() {
         return Err(Refused::InvalidRequest);
     }
-    let most = meta.image.config.get("transaction.max.timeout.ms").and_then(|(value, _)| value.parse().ok());
+    let most = image.config.get("transaction.max.timeout.ms").and_then(|(value, _)| value.parse().ok());
     if body.transaction_timeout_ms <= 0 || body.transaction_timeout_ms > most.unwrap_or(i32::MAX) {
         return Err(Refused::InvalidTransactionTimeout);
     }

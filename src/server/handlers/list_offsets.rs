@@ -65,7 +65,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         }
     }
     let list = ListOffsets { ticket: request.ticket, read_committed: body.isolation_level == 1, parts };
-    request.ask(Message::ListOffsets(list));
+    request.ask(&meta.image, Message::ListOffsets(list));
     Ok(Handled::Wait(Pending::ListOffsets(Waiting { version, correlation_id, request: body, refused })))
 }
 

@@ -33,6 +33,11 @@ const NULL_NAME_FROM: i16 = 12;
 pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
     let (header, body) = msg::decode_request::<MetadataRequest>(request.frame)?;
     let version = header.version;
+    let may_create = version < ALLOW_AUTO_CREATE_FROM || body.allow_auto_topic_creation;
+    let named = body.topics.as_deref().unwrap_or_default();
+    if may_create && meta.controller.is_none() && named.iter().any(|topic| is_to_create(meta, topic)) {
+        return Ok(Handled::Forward);
+    }
     let mut response = MetadataResponse::default();
     for broker in &meta.image.brokers {
         let mut answer = metadata_response::MetadataResponseBroker::default();
@@ -48,12 +53,11 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         None => true,
         Some(topics) => version == 0 && topics.is_empty(),
     };
-    let may_create = version < ALLOW_AUTO_CREATE_FROM || body.allow_auto_topic_creation;
     if all {
-        let topics = meta.image.topics().map(|topic| known(request, meta, topic));
+        let topics = meta.image.topics().map(|topic| known(meta, topic));
         response.topics = topics.collect();
     } else {
-        response.topics = asked(request, meta, body.topics.as_deref().unwrap_or_default(), may_create);
+        response.topics = asked(meta, request.header.version, named, may_create);
     }
     if body.include_topic_authorized_operations {
         response.topics.iter_mut().for_each(|topic| topic.topic_authorized_operations = TOPIC_OPERATIONS);
@@ -65,8 +69,8 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
 }
 
 fn asked(
-    request: &Request<'_, '_>,
     meta: &mut Metadata,
+    version: i16,
     topics: &[metadata_request::MetadataRequestTopic],
     may_create: bool,
 ) -> Vec<metadata_response::MetadataResponseTopic> {
@@ -77,9 +81,9 @@ fn asked(
         let mut seen = BTreeSet::new();
         for id in ids.into_iter().filter(|id| seen.insert(*id)) {
             answers.push(match meta.image.topic_by_id(id) {
-                Some(topic) => known(request, meta, topic),
+                Some(topic) => known(meta, topic),
                 None => {
-                    let name = (request.header.version < NULL_NAME_FROM).then(StrBytes::default);
+                    let name = (version < NULL_NAME_FROM).then(StrBytes::default);
                     refused(name, id, Refused::UnknownTopicId)
                 }
             });
@@ -93,7 +97,7 @@ fn asked(
             continue;
         }
         answers.push(match meta.image.topic(text) {
-            Some(topic) => known(request, meta, topic),
+            Some(topic) => known(meta, topic),
             None => {
                 let error = match check_name(text) {
                     Err(refusal) => refusal.error,
@@ -109,21 +113,27 @@ fn asked(
     answers
 }
 
+/// A topic that asking for it may create.
+fn is_to_create(meta: &Metadata, topic: &metadata_request::MetadataRequestTopic) -> bool {
+    let by_name = Uuid::from(topic.topic_id).is_zero();
+    let name = topic.name.as_ref().filter(|_| by_name);
+    name.is_some_and(|name| {
+        meta.image.topic(name).is_none() && check_name(name).is_ok() && !is_internal(name)
+    }) && meta.image.config.auto_create_topics
+}
+
 /// The answer does not wait for it: the client learns from the next one.
 fn create(meta: &mut Metadata, name: &str) {
-    if meta.controller.staged().config.auto_create_topics && !is_internal(name) {
-        let created = meta.controller.auto_create(name, || meta.ids.draw());
+    let Some(controller) = &mut meta.controller else { return };
+    if controller.staged().config.auto_create_topics && !is_internal(name) {
+        let created = controller.auto_create(name, || meta.ids.draw());
         if let Err(refusal) = created.reply {
             tracing::debug!(topic = name, error = ?refusal.error, "topic not created on request");
         }
     }
 }
 
-fn known(
-    request: &Request<'_, '_>,
-    meta: &Metadata,
-    topic: &Topic,
-) -> metadata_response::MetadataResponseTopic {
+fn known(meta: &Metadata, topic: &Topic) -> metadata_response::MetadataResponseTopic {
     let mut answer = metadata_response::MetadataResponseTopic::default();
     answer.name = Some(topic.name.as_str().into());
     answer.topic_id = topic.id.into();
@@ -133,8 +143,8 @@ fn known(
         let key = PartitionKey { topic: topic.id, partition: index };
         let mut of = metadata_response::MetadataResponsePartition::default();
         of.partition_index = index.0;
-        of.leader_id = partition.leader.0;
-        of.leader_epoch = request.shard.bounds(&key).map_or(0, |bounds| bounds.leader_epoch.0.max(0));
+        of.leader_id = meta.image.leader(partition).0;
+        of.leader_epoch = meta.leader_epoch(&key).0.max(0);
         of.replica_nodes = partition.replicas.iter().map(|broker| broker.0).collect();
         of.isr_nodes = vec![meta.image.node_id.0];
         answer.partitions.push(of);

@@ -25,6 +25,8 @@ use super::buffers::Buffers;
 use super::pending::{Encoded, Pending};
 use crate::base::error::Refused;
 use crate::base::metrics::{Path, Stamp, Stamps};
+use crate::controller::image::Image;
+use crate::router::mesh::Router;
 use crate::router::message::{Message, Ticket};
 use crate::shard::{Cx, Shard};
 use crate::wire::error::code;
@@ -43,7 +45,8 @@ pub struct Request<'a, 'c> {
     pub config: &'a ServerConfig,
     pub shard: &'a mut Shard,
     pub scratch: &'a mut Scratch,
-    pub stamps: Stamps,
+    pub stamps: &'a mut Stamps,
+    pub router: &'a mut Router,
     pub cx: &'a mut Cx<'c>,
 }
 
@@ -54,9 +57,13 @@ impl Request<'_, '_> {
         self.stamps.set(Stamp::Parsed, self.cx.clock.now().0);
     }
 
-    /// Asks the shard that owns the partitions. The reply comes back by the ticket.
-    pub fn ask(&mut self, message: Message<'_>) {
-        self.shard.handle(message, self.cx);
+    /// Asks the shards that own the partitions. One reply comes back by the ticket.
+    pub fn ask(&mut self, image: &Image, message: Message<'_>) {
+        let me = self.config.shard;
+        let owner = |key| image.owner(key).unwrap_or(me);
+        if let Some(own) = self.router.route(message, owner, self.cx.now) {
+            self.shard.handle(own, self.cx);
+        }
     }
 }
 
@@ -75,6 +82,8 @@ const PARSED_PARTITIONS_KEPT: usize = 1024;
 pub enum Handled {
     Encoded(Encoded),
     Wait(Pending),
+    /// Only the controller can answer, and it lives on another shard.
+    Forward,
 }
 
 /// Kafka's number, 0 for no error.

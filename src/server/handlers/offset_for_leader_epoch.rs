@@ -39,7 +39,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
             }
         }
     }
-    request.ask(Message::EpochEnds(EpochEnds { ticket: request.ticket, parts }));
+    request.ask(&meta.image, Message::EpochEnds(EpochEnds { ticket: request.ticket, parts }));
     Ok(Handled::Wait(Pending::EpochEnds(Waiting { version, correlation_id, request: body, refused })))
 }
 

@@ -42,7 +42,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         request.scratch.produce = body;
     }
     request.parsed(Path::Produce);
-    request.ask(Message::Produce(produce));
+    request.ask(&meta.image, Message::Produce(produce));
     Ok(Handled::Wait(Pending::Produce(waiting)))
 }
 

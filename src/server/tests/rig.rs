@@ -1,5 +1,6 @@
 //! Server and shard without a kernel: what they ask for is done when the test says so.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,9 +15,10 @@ use crate::io::buffer::{Pool, RecvBuf};
 use crate::io::clock::Clock;
 use crate::io::{ConnId, Done, Errno, FileId, ListenerId, Mono, Op, Payload, StorageCaps, Token};
 use crate::log::store::StoreConfig;
+use crate::router::mesh::Router;
 use crate::server::metadata::{Ids, Metadata};
 use crate::server::quota::ConnectionQuota;
-use crate::server::{Server, ServerConfig};
+use crate::server::{On, Server, ServerConfig};
 use crate::shard::{Cx, Shard, TOKEN_READ, TOKEN_STORE, rules};
 use crate::wire::batch::build::{BatchBuilder, NewRecord};
 use crate::wire::codec::Codec;
@@ -29,6 +31,7 @@ const PARTITIONS: i32 = 4;
 pub struct Rig {
     pub server: Server,
     shard: Shard,
+    router: Router,
     meta: Metadata,
     pool: Pool,
     pub now: Mono,
@@ -94,11 +97,20 @@ impl Rig {
             fetch_bytes_max: 1 << 20,
             idle_ms_max: 3_600_000,
             held_bytes_max: 4 << 20,
+            handover_requests: 0,
+            handover_interval_ms: 0,
         };
         let server = Server::new(config, ConnectionQuota::default());
-        let meta = Metadata::new(Arc::new(image.clone()), Controller::new(image), Ids::new([7; 32]));
+        let meta = Metadata::new(
+            Arc::new(image.clone()),
+            Some(Controller::new(image)),
+            Arc::new(BTreeMap::new()),
+            Ids::new([7; 32]),
+        );
+        let router = Router::new(ShardId(0), Vec::new());
         let (ops, sent) = (Vec::new(), Vec::new());
-        let mut rig = Rig { server, shard, meta, pool, now: Mono(1), files: 0, connections: 0, ops, sent };
+        let mut rig =
+            Rig { server, shard, router, meta, pool, now: Mono(1), files: 0, connections: 0, ops, sent };
         rig.server.serve(ListenerId(1));
         rig.turn();
         rig
@@ -115,23 +127,28 @@ impl Rig {
             uuids += 1;
             self.shard.add_uuids(std::iter::once(Uuid([uuids; 16])));
         }
-        let mut cx = cx(&mut self.pool, self.now);
-        self.shard.turn(&mut cx);
-        for reply in self.shard.take_replies() {
-            self.server.reply(reply, self.now);
-        }
-        self.server.turn(&mut self.shard, &mut self.meta, &mut cx);
+        self.shard.turn(&mut cx(&mut self.pool, self.now));
+        let (server, mut on) = self.on();
+        server.collect(&mut on);
+        server.turn(&mut on);
         self.ops.extend(self.shard.take_ops());
         self.ops.extend(self.server.take_ops());
     }
 
     fn done(&mut self, token: Token, result: Result<u32, Errno>, more: bool, payload: Payload) {
         let done = Done { token, result, more, payload };
-        let mut cx = cx(&mut self.pool, self.now);
         match token.kind() {
-            TOKEN_STORE | TOKEN_READ => self.shard.done(done, &mut cx),
-            _ => self.server.done(done, &mut self.shard, &mut self.meta, &mut cx),
+            TOKEN_STORE | TOKEN_READ => self.shard.done(done, &mut cx(&mut self.pool, self.now)),
+            _ => {
+                let (server, mut on) = self.on();
+                server.done(done, &mut on);
+            }
         }
+    }
+
+    fn on(&mut self) -> (&mut Server, On<'_>) {
+        let cx = cx(&mut self.pool, self.now);
+        (&mut self.server, On { shard: &mut self.shard, router: &mut self.router, meta: &mut self.meta, cx })
     }
 
     /// Does what is asked for now and fits, and turns once; returns how many operations that were.

@@ -14,9 +14,12 @@ use corelog::io::{
     WriteSync,
 };
 
+mod epoll;
 mod files;
 mod flow;
 mod net;
+mod real;
+mod shards;
 mod sim;
 mod uring;
 
@@ -24,6 +27,12 @@ mod uring;
 pub trait World {
     /// A driver instance with at least 16 blocks of pool and at least [`RECV_BUFFERS`] receive buffers, nothing mapped or bound yet.
     fn io(&mut self) -> Io;
+
+    /// Several drivers of one process, on this thread.
+    fn shards(&mut self, count: usize) -> Vec<Io>;
+
+    /// Has two [`shards::Player`]s play to the end, each on a driver and, where it is real, a thread of its own.
+    fn play(&mut self);
 
     /// An existing, empty directory on storage that takes direct I/O.
     fn dir(&self) -> &Path;
@@ -42,6 +51,9 @@ pub trait Peer {
 
     /// Appends what has arrived to `into`; false once the stream has ended, by close or by reset.
     fn read(&mut self, into: &mut Vec<u8>) -> bool;
+
+    /// As `read`, at most `max` bytes.
+    fn read_some(&mut self, into: &mut Vec<u8>, max: usize) -> bool;
 
     /// Ends our direction of the stream, as `shutdown(SHUT_WR)` does.
     fn finish(&mut self);
@@ -94,6 +106,18 @@ macro_rules! each_case {
                 the_pool_grows_to_its_budget,
                 dropping_it_ends_what_is_in_flight,
             ]
+            shards: [
+                a_call_before_the_sleep_makes_the_turn_return,
+                a_call_from_outside_ends_a_sleep,
+                a_waker_outlives_its_driver,
+                messages_cross_between_shards_that_sleep,
+                a_detached_connection_goes_on_with_another_shard,
+                a_dropped_socket_is_closed,
+                a_shared_listener_serves_every_shard,
+                listeners_that_reuse_a_port_share_its_connections,
+                a_lock_lasts_until_the_last_shard_is_gone,
+                a_slow_reader_of_a_long_send_shows_progress,
+            ]
         }
     };
     ($make:path; $($area:ident: [$($case:ident,)*])*) => {
@@ -122,8 +146,11 @@ const PATIENCE_MS: u64 = 20_000;
 
 impl Rig {
     pub fn new(world: &mut dyn World) -> Rig {
-        let mut rig =
-            Rig { io: world.io(), next_token: 0xfeed_0000_0000_0001, owed: Vec::new(), kept: Vec::new() };
+        Rig::of(world.io())
+    }
+
+    pub fn of(io: Io) -> Rig {
+        let mut rig = Rig { io, next_token: 0xfeed_0000_0000_0001, owed: Vec::new(), kept: Vec::new() };
         assert!(rig.io.grow_pool(), "the pool maps its first slice");
         rig
     }

@@ -3,47 +3,51 @@
 use super::*;
 
 /// An accepted connection, with its listener still accepting.
-struct Link {
-    rig: Rig,
-    conn: ConnId,
-    peer: Box<dyn Peer>,
+pub struct Link {
+    pub rig: Rig,
+    pub conn: ConnId,
+    pub peer: Box<dyn Peer>,
 }
 
-fn listen(rig: &mut Rig) -> (ListenerId, SocketAddr) {
+pub fn listen(rig: &mut Rig) -> (ListenerId, SocketAddr) {
     let (listener, addr) = rig.io.listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     assert_ne!(addr.port(), 0);
     (listener, addr)
 }
 
 fn link(world: &mut dyn World) -> Link {
-    let mut rig = Rig::new(world);
-    let (listener, addr) = listen(&mut rig);
-    let accept = rig.push(Op::Accept { listener });
-    let peer = world.connect(addr);
-    let conn = accepted(rig.next(accept));
-    Link { rig, conn, peer }
+    let rig = Rig::new(world);
+    Link::on(world, rig)
 }
 
-fn accepted(done: Done) -> ConnId {
+pub fn accepted(done: Done) -> ConnId {
     assert!(done.more && done.result == Ok(0), "{done:?}");
     let Payload::Accepted { conn, peer } = done.payload else { panic!("no connection") };
     assert!(peer.ip().is_loopback());
     conn
 }
 
-fn chain(parts: impl IntoIterator<Item = SendPart>) -> SendChain {
+pub fn chain(parts: impl IntoIterator<Item = SendPart>) -> SendChain {
     let mut chain = SendChain::default();
     parts.into_iter().for_each(|part| chain.push(part));
     chain
 }
 
-fn bytes(bytes: &[u8]) -> SendPart {
+pub fn bytes(bytes: &[u8]) -> SendPart {
     SendPart::Bytes(bytes.to_vec())
 }
 
 impl Link {
+    pub fn on(world: &mut dyn World, mut rig: Rig) -> Link {
+        let (listener, addr) = listen(&mut rig);
+        let accept = rig.push(Op::Accept { listener });
+        let peer = world.connect(addr);
+        let conn = accepted(rig.next(accept));
+        Link { rig, conn, peer }
+    }
+
     /// Receives until `len` bytes have come, arming again as the contract asks; the peer meanwhile writes `from`.
-    fn receive(&mut self, mut recv: Token, from: &[u8], len: usize) -> (Token, Vec<u8>) {
+    pub fn receive(&mut self, mut recv: Token, from: &[u8], len: usize) -> (Token, Vec<u8>) {
         let (mut written, mut got) = (0, Vec::new());
         let Link { rig, conn, peer } = self;
         rig.until("the bytes arrive", |rig| {
@@ -64,7 +68,7 @@ impl Link {
     }
 
     /// Sends a chain to its end, going on after short sends, while the peer reads at most now and then.
-    fn send_all(&mut self, chain: SendChain) -> Vec<u8> {
+    pub fn send_all(&mut self, chain: SendChain) -> Vec<u8> {
         let total = chain.remaining();
         let Link { rig, conn, peer } = self;
         let mut send = Some(rig.push(Op::Send { conn: *conn, chain }));

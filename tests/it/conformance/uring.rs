@@ -1,84 +1,12 @@
-//! The `uring` driver under the suite, on real files and loopback sockets.
+//! The `uring` driver under the suite.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use corelog::io::uring::{Config, Uring};
+use corelog::config::runtime::Runtime;
+use corelog::io::open::open;
 
 use super::*;
 
 each_case!(make_world);
 
 fn make_world(case: &str) -> Option<Box<dyn World>> {
-    if let Err(fatal) = Uring::new(config()) {
-        println!("SKIPPED conformance::uring::{case}: {fatal}");
-        return None;
-    }
-    static SERIAL: AtomicU32 = AtomicU32::new(0);
-    let name = format!("uring-{}-{}-{case}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::create_dir_all(&dir).expect("a directory for the case");
-    Some(Box::new(RealWorld { dir }))
-}
-
-fn config() -> Config {
-    Config { pool_bytes: 16 << 20, entries: 64, recv_buffers: RECV_BUFFERS, ..Config::default() }
-}
-
-struct RealWorld {
-    dir: PathBuf,
-}
-
-impl World for RealWorld {
-    fn io(&mut self) -> Io {
-        Io::Uring(Box::new(Uring::new(config()).expect("a second ring as good as the first")))
-    }
-
-    fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    fn connect(&mut self, to: SocketAddr) -> Box<dyn Peer> {
-        let stream = TcpStream::connect(to).expect("the listener's queue takes us");
-        stream.set_nonblocking(true).expect("non-blocking");
-        Box::new(RealPeer { stream })
-    }
-}
-
-impl Drop for RealWorld {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-struct RealPeer {
-    stream: TcpStream,
-}
-
-impl Peer for RealPeer {
-    fn write(&mut self, bytes: &[u8]) -> usize {
-        match self.stream.write(bytes) {
-            Ok(len) => len,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) => panic!("write to the driver: {error}"),
-        }
-    }
-
-    fn read(&mut self, into: &mut Vec<u8>) -> bool {
-        let mut piece = [0; 16384];
-        loop {
-            match self.stream.read(&mut piece) {
-                Ok(0) => return false,
-                Ok(len) => into.extend_from_slice(&piece[..len]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
-                Err(error) => panic!("read from the driver: {error}"),
-            }
-        }
-    }
-
-    fn finish(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("an open connection");
-    }
+    real::world("uring", case, |config| open(Runtime::Uring, config))
 }

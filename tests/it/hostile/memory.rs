@@ -13,7 +13,7 @@ use corelog::wire::msg::fetch_request::{FetchPartition, FetchTopic};
 use corelog::wire::msg::{FetchRequest, MetadataRequest, StrBytes};
 
 use super::{assert_serves, start};
-use crate::support::{Broker, MEMORY_BYTES, RESIDENT_MARGIN_BYTES, full};
+use crate::support::{Broker, RESIDENT_MARGIN_BYTES, full, memory_bytes};
 use crate::talk::{Ask, FETCH, PATIENCE, PRODUCE, Talk, batch, create, encode};
 
 /// Writes until the peer stops reading for a while, or everything is out.
@@ -52,7 +52,7 @@ fn peak_resident<T>(broker: &Broker, act: impl FnOnce() -> T) -> (T, u64) {
 }
 
 fn assert_within_memory(peak: u64, what: &str) {
-    let cap = MEMORY_BYTES + RESIDENT_MARGIN_BYTES;
+    let cap = memory_bytes() + RESIDENT_MARGIN_BYTES;
     println!("{what}: {} MiB resident at most", peak >> 20);
     assert!(peak <= cap, "{what}: {} MiB resident, {} MiB allowed", peak >> 20, cap >> 20);
 }

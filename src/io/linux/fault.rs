@@ -7,7 +7,8 @@ use crate::io::{Errno, Op};
 pub enum Fault {
     /// It is not carried out and completes with this error.
     Fails(Errno),
-    /// A read or a write does half of its pages (none of a single one) and says so. Others are carried out as usual.
+    /// A write does half of its pages (none of a single one) and says so. A read does so at first, and the driver goes on. Others
+    /// are carried out as usual.
     Short,
 }
 
@@ -44,7 +45,7 @@ impl FaultPlan {
     }
 
     /// Counts one operation and says what happens to it.
-    pub(super) fn next(&mut self, op: &Op) -> Option<Fault> {
+    pub fn next(&mut self, op: &Op) -> Option<Fault> {
         if self.strikes.is_empty() || !is_file_op(op) {
             return None;
         }
@@ -84,6 +85,7 @@ fn is_file_op(op: &Op) -> bool {
             | Op::CancelRecv { .. }
             | Op::Send { .. }
             | Op::CloseConn { .. }
+            | Op::DetachConn { .. }
             | Op::CloseFile { .. }
     )
 }

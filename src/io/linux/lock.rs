@@ -1,14 +1,16 @@
 //! The lock of a data directory: `flock(2)` on `<dir>/lock`, which also names its holder.
 //!
-//! The descriptor is registered in the ring, so that the kernel keeps the lock of a killed process until the last operation of
-//! that ring has ended: a write of the predecessor cannot land under its successor's feet unnoticed. (The log does not rely on it
-//! alone.) The holder is recorded as `pid start-time`: the start time tells a living holder from a number that was used again,
+//! The kernel keeps the lock of a killed process until its last operation has ended, so that a write of the predecessor cannot
+//! land under its successor's feet unnoticed: `uring` registers the descriptor in every ring of the process that shares it, and a
+//! thread that is inside a blocking call keeps every descriptor of its process. (The log does not rely on it alone.) The holder is
+//! recorded as `pid start-time`: the start time tells a living holder from a number that was used again,
 //! also in a container, where every broker is process 1.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, Write};
-use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -19,8 +21,38 @@ use crate::io::LockError;
 const WAIT_MAX: Duration = Duration::from_secs(10);
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// Takes the lock: refuses at once while the recorded holder lives, else waits for it up to [`WAIT_MAX`].
-pub fn take(dir: &Path) -> Result<File, LockError> {
+/// A share in a lock. The last one gives the lock up at once, though a registered copy of the descriptor may live on for a while.
+#[derive(Clone, Debug)]
+pub struct HeldLock(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    file: File,
+    dir: PathBuf,
+}
+
+impl HeldLock {
+    /// Takes the lock: refuses at once while the recorded holder lives, else waits for it up to [`WAIT_MAX`].
+    pub fn take(dir: &Path) -> Result<HeldLock, LockError> {
+        Ok(HeldLock(Arc::new(Held { file: take(dir)?, dir: dir.to_path_buf() })))
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.0.file.as_raw_fd()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = flock(&self.file, libc::LOCK_UN);
+    }
+}
+
+fn take(dir: &Path) -> Result<File, LockError> {
     let path = dir.join("lock");
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = opened.map_err(|e| LockError::Failed(errno(e)))?;
@@ -39,11 +71,6 @@ pub fn take(dir: &Path) -> Result<File, LockError> {
     }
     record(&mut file).map_err(|e| LockError::Failed(errno(e)))?;
     Ok(file)
-}
-
-/// Gives the lock up at once, though a registered copy of the descriptor may live on for a while.
-pub fn release(file: &File) {
-    let _ = flock(file, libc::LOCK_UN);
 }
 
 fn record(file: &mut File) -> std::io::Result<()> {

@@ -1,0 +1,98 @@
+//! Why a start failed, in words that say what to try.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::base::error::Fatal;
+use crate::io::{Errno, LockError};
+
+pub fn bad_file(path: &Path, error: &std::io::Error) -> Fatal {
+    Fatal {
+        code: "bad-config-file",
+        summary: format!("{} cannot be read", path.display()),
+        found: error.to_string(),
+        means: "the broker does not start without the configuration it was told to use".into(),
+        tries: vec!["--config FILE with a file that this user may read".into()],
+    }
+}
+
+pub fn bad_directory(dir: &Path, errno: Errno) -> Fatal {
+    let code = if errno == Errno::NOSPC { "disk-full" } else { "data-dir-unusable" };
+    let (means, try_this) = match errno {
+        Errno::ACCES => ("this user may not write there", format!("chown or chmod {}", dir.display())),
+        Errno::ROFS => {
+            ("the file system is mounted read-only", "mount -o remount,rw, or another --data-dir".into())
+        }
+        Errno::NOSPC => ("the disk is full", "free some space, or another --data-dir".into()),
+        _ => ("the logs cannot be kept there", "another --data-dir".into()),
+    };
+    Fatal {
+        code,
+        summary: format!("the data directory {} cannot be used", dir.display()),
+        found: errno.to_string(),
+        means: means.into(),
+        tries: vec![try_this],
+    }
+}
+
+pub fn locked(dir: &Path, error: &LockError) -> Fatal {
+    let (found, first) = match error {
+        LockError::Held(Some(pid)) => {
+            (format!("process {pid} holds it"), format!("stop that broker first: kill {pid}"))
+        }
+        LockError::Held(None) => ("another process holds it".into(), "stop the broker that uses it".into()),
+        // Nobody holds it: the lock file cannot be made.
+        LockError::Failed(errno) => return bad_directory(dir, *errno),
+    };
+    Fatal {
+        code: "data-dir-locked",
+        summary: format!("the data directory {} is in use", dir.display()),
+        found,
+        means: "two brokers on one directory would destroy each other's logs".into(),
+        tries: vec![first, "another --data-dir".into()],
+    }
+}
+
+pub fn not_listening(addr: SocketAddr, errno: Errno) -> Fatal {
+    let in_use = errno == Errno::ADDRINUSE;
+    Fatal {
+        code: if in_use { "port-in-use" } else { "listener-failed" },
+        summary: format!("cannot listen on {addr}"),
+        found: errno.to_string(),
+        means: if in_use { "another process serves this port" } else { "the address cannot be bound" }.into(),
+        tries: vec![
+            format!("ss -ltnp 'sport = :{}' names the owner", addr.port()),
+            "--listen 127.0.0.1:0 takes a free port".into(),
+        ],
+    }
+}
+
+pub fn dead(why: &str) -> Fatal {
+    Fatal {
+        code: "log-directory-failed",
+        summary: "a write or a flush failed while the broker ran".into(),
+        found: why.into(),
+        means: "nothing was acknowledged after it; a restart reads the directory and decides again".into(),
+        tries: vec!["dmesg, and the disk's health; then start again".into()],
+    }
+}
+
+pub fn ports_end(first: u16, shards: u16) -> Fatal {
+    Fatal {
+        code: "bad-config-value",
+        summary: format!("{shards} shards have no ports from {first} on"),
+        found: format!("advertise.port={first}"),
+        means: "every shard listens on a port of its own, and there are 65535".into(),
+        tries: vec!["-X advertise.port=9192".into(), "-X advertise.port=0 takes free ones".into()],
+    }
+}
+
+pub fn thread_ended(shard: u16, what: &str) -> Fatal {
+    Fatal {
+        code: "shard-failed",
+        summary: format!("shard {shard} did not start"),
+        found: what.into(),
+        means: "without it its partitions have no core".into(),
+        tries: vec!["more memory, a higher limit of threads (ulimit -u), or fewer --shards".into()],
+    }
+}

@@ -1,0 +1,95 @@
+//! Making the driver that the configuration asks for.
+
+use super::Io;
+use super::epoll::Epoll;
+use super::uring::Uring;
+use crate::base::error::Fatal;
+use crate::config::runtime::Runtime;
+
+/// What a driver for one thread is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverConfig {
+    /// Most bytes of blocks. Nothing is mapped before `grow_pool`.
+    pub pool_bytes: usize,
+    /// Submission entries of the ring; more operations may be pushed between two turns.
+    pub entries: u32,
+    /// Receive buffers of 64 KiB, mapped at once; at most 32768.
+    pub recv_buffers: u16,
+    /// Spin for a while before sleeping when work comes in quick succession. Off where shards share cores with others.
+    pub spin: bool,
+    /// Bind the calling thread to this CPU.
+    pub cpu: Option<usize>,
+}
+
+impl Default for DriverConfig {
+    fn default() -> DriverConfig {
+        DriverConfig { pool_bytes: 64 << 20, entries: 1024, recv_buffers: 256, spin: false, cpu: None }
+    }
+}
+
+/// A driver for the calling thread. `Auto` takes io_uring, or epoll where io_uring is forbidden or too old, and says so.
+pub fn open(runtime: Runtime, config: DriverConfig) -> Result<Io, Fatal> {
+    match runtime {
+        Runtime::Uring => uring(config),
+        Runtime::Epoll => epoll(&config),
+        Runtime::Auto => uring(config.clone()).or_else(|refused| {
+            if !FALLS_BACK.contains(&refused.code) {
+                return Err(refused);
+            }
+            let remedy = refused.tries.join(", or ");
+            tracing::warn!(
+                why = %refused.summary, found = %refused.found, remedy,
+                "io_uring cannot be used: epoll takes its place"
+            );
+            epoll(&config)
+        }),
+    }
+}
+
+/// Refusals of io_uring that another driver gets around.
+const FALLS_BACK: [&str; 3] = ["uring-blocked", "uring-disabled", "kernel-old"];
+
+fn uring(config: DriverConfig) -> Result<Io, Fatal> {
+    let uring = Uring::new(config)?;
+    tracing::info!(ring = ?uring.probed(), "io_uring");
+    Ok(Io::Uring(Box::new(uring)))
+}
+
+fn epoll(config: &DriverConfig) -> Result<Io, Fatal> {
+    let epoll = Epoll::new(config)?;
+    tracing::info!("epoll");
+    Ok(Io::Epoll(Box::new(epoll)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::linux::seccomp::forbid_io_uring;
+
+    fn config() -> DriverConfig {
+        DriverConfig { pool_bytes: 4 << 20, entries: 16, recv_buffers: 4, ..DriverConfig::default() }
+    }
+
+    #[test]
+    fn where_io_uring_is_forbidden_auto_is_epoll_and_uring_is_refused() {
+        let filtered = std::thread::spawn(|| {
+            if !forbid_io_uring() {
+                println!("SKIPPED open::where_io_uring_is_forbidden: seccomp is not permitted");
+                return;
+            }
+            let chosen = open(Runtime::Auto, config()).map(|io| io.runtime());
+            assert_eq!(chosen, Ok(Some(Runtime::Epoll)));
+            let refused = open(Runtime::Uring, config()).err().expect("forbidden");
+            assert_eq!(refused.code, "uring-blocked");
+        });
+        filtered.join().expect("auto falls back");
+    }
+
+    #[test]
+    fn auto_is_io_uring_where_that_works() {
+        if Uring::new(config()).is_ok() {
+            let chosen = open(Runtime::Auto, config()).map(|io| io.runtime());
+            assert_eq!(chosen, Ok(Some(Runtime::Uring)));
+        }
+    }
+}

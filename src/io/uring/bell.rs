@@ -1,0 +1,141 @@
+//! Waking a driver that sleeps: an entry of the waker's own ring where it has one (MSG_RING), else an eventfd that every ring reads.
+//!
+//! # Non-obvious
+//! - The message posts no completion at the sender unless it failed; then the eventfd does the work. A failed one is named by
+//!   the target's place in `Uring::called`.
+//! - A bell outlives its ring. The ring's descriptor may then belong to something else: the message fails, or wakes another ring of
+//!   this process for nothing.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use io_uring::types::Fd;
+use io_uring::{opcode, squeue};
+
+use super::Uring;
+use super::slots::{BELL, NOBODY};
+use crate::io::Waker;
+use crate::io::share::WakerOf;
+use crate::io::sleep::SleepFlag;
+
+/// Low word of the `user_data` of a wake-up that was sent: no slot has this index. The high word is the place in `called`.
+const CALL: u32 = u32::MAX - 1;
+
+#[derive(Clone)]
+pub struct Bell(Arc<Inner>);
+
+struct Inner {
+    flag: SleepFlag,
+    ring: RawFd,
+    event: File,
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bell(ring {})", self.0.ring)
+    }
+}
+
+impl Bell {
+    pub fn new(ring: RawFd) -> std::io::Result<Bell> {
+        // Blocking, so that the ring's read waits for the first write.
+        // SAFETY: takes integers only.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: the call gave this descriptor to us alone.
+        let event = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        Ok(Bell(Arc::new(Inner { flag: SleepFlag::new(), ring, event })))
+    }
+
+    pub fn flag(&self) -> &SleepFlag {
+        &self.0.flag
+    }
+
+    /// Wakes the ring whether it said that it sleeps or not.
+    pub fn ring(&self) {
+        self.0.flag.call();
+        self.sound();
+    }
+
+    /// Writes to the eventfd.
+    pub fn sound(&self) {
+        // It would block only after 2^64 - 2 wake-ups that nobody read.
+        while let Err(error) = (&self.0.event).write_all(&1u64.to_ne_bytes()) {
+            assert_eq!(error.kind(), ErrorKind::Interrupted, "write to an eventfd: {error}");
+        }
+    }
+}
+
+impl Uring {
+    pub fn waker(&self) -> Waker {
+        Waker(WakerOf::Uring(self.bell.clone()))
+    }
+
+    pub fn wake(&mut self, to: &Waker) {
+        match &to.0 {
+            WakerOf::Uring(bell) if !bell.flag().call() => {}
+            WakerOf::Uring(bell) => {
+                let known = self.called.iter().position(|b| Arc::ptr_eq(&b.0, &bell.0));
+                let place = known.unwrap_or_else(|| {
+                    self.called.push(bell.clone());
+                    self.called.len() - 1
+                });
+                let user_data = (place as u64) << 32 | u64::from(CALL);
+                let entry = opcode::MsgRingData::new(Fd(bell.0.ring), 0, NOBODY, None).build();
+                let entry = entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(user_data);
+                // SAFETY: the entry points at no memory.
+                unsafe { self.ring.push(entry) };
+            }
+            WakerOf::Epoll(_) | WakerOf::Sim(_) => to.wake_from_outside(),
+        }
+    }
+
+    pub fn announce_sleep(&mut self) {
+        self.announced = true;
+        self.bell.flag().announce();
+    }
+
+    /// The end of a turn.
+    pub(super) fn wake_up(&mut self) {
+        if self.announced {
+            self.announced = false;
+            self.bell.flag().wake_up();
+        }
+    }
+
+    /// Has the ring read the eventfd, unless it does.
+    pub(super) fn arm_bell(&mut self) {
+        if !self.bell_armed {
+            self.bell_armed = true;
+            let fd = Fd(self.bell.0.event.as_raw_fd());
+            let to = self.bell_count.as_mut_ptr().cast();
+            let entry = opcode::Read::new(fd, to, size_of::<u64>() as u32).build().user_data(BELL);
+            // SAFETY: the boxed count stays in place until `drop` has seen the read end, and nobody else touches it.
+            unsafe { self.ring.push(entry) };
+        }
+    }
+
+    /// Completions that belong to no slot: true if this is one.
+    pub(super) fn complete_bell(&mut self, user_data: u64, code: i32) -> bool {
+        if user_data == BELL {
+            self.bell_armed = false;
+            if !self.ending {
+                self.arm_bell();
+            }
+            return true;
+        }
+        if user_data as u32 != CALL {
+            return false;
+        }
+        // Only failures are told.
+        if let Some(bell) = self.called.get((user_data >> 32) as usize).filter(|_| code < 0) {
+            bell.sound();
+        }
+        true
+    }
+}

@@ -1,0 +1,105 @@
+//! `--runtime`: the driver that was asked for serves; where io_uring is forbidden `auto` serves without it and says so, and `uring`
+//! says why it does not start.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use corelog::config::runtime::Runtime;
+use corelog::io::open::{DriverConfig, open};
+
+use crate::support::{Broker, Home, skip, wait_for_end};
+use crate::talk::{Talk, batch, create};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A command that runs another one where io_uring is forbidden; none if this machine has no Python, or allows no such filter.
+fn forbidding(test: &str) -> Option<Vec<String>> {
+    let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/forbid_io_uring.py");
+    let command = vec!["python3".to_string(), launcher.display().to_string()];
+    let tried = Command::new(&command[0]).arg(&command[1]).arg("true").output();
+    match tried {
+        Ok(output) if output.status.success() => Some(command),
+        Ok(output) => {
+            skip(test, &String::from_utf8_lossy(&output.stderr));
+            None
+        }
+        Err(error) => {
+            skip(test, &format!("python3: {error}"));
+            None
+        }
+    }
+}
+
+/// The line of the start, of a broker that also stores a record.
+fn serves(broker: &Broker) -> String {
+    create(&mut broker.cluster(), "t", 1, &[]);
+    let mut talk = Talk::to(&broker.address);
+    assert_eq!(talk.produce("t", batch(b"value")).error_code, 0);
+    assert_eq!(talk.values("t", 0), [(0, b"value".to_vec())]);
+    let log = broker.log();
+    log.lines().find(|line| line.contains("corelog serves")).expect("it has said so").to_string()
+}
+
+#[test]
+fn the_runtime_that_was_asked_for_serves() {
+    for runtime in [Runtime::Uring, Runtime::Epoll] {
+        if let Err(fatal) = open(runtime, DriverConfig { recv_buffers: 8, ..DriverConfig::default() }) {
+            skip("runtime::the_runtime_that_was_asked_for_serves", &fatal.to_string());
+            continue;
+        }
+        let name = runtime.name();
+        let home = Home::new(&format!("runtime-{name}"));
+        let mut broker = Broker::start(&home.data(), &[&format!("runtime={name}")]);
+        let line = serves(&broker);
+        assert!(line.contains(&format!("\"runtime\":\"{name}\"")), "{line}");
+        broker.assert_healthy();
+        broker.stop(PATIENCE);
+    }
+}
+
+#[test]
+fn where_io_uring_is_forbidden_auto_serves_without_it_and_says_so() {
+    let Some(launcher) = forbidding("runtime::where_io_uring_is_forbidden_auto_serves_without_it") else {
+        return;
+    };
+    let home = Home::new("runtime-forbidden");
+    let broker = Broker::start_under(&launcher, &home.data(), &["runtime=auto"]).expect("it starts");
+    let line = serves(&broker);
+    assert!(line.contains("\"runtime\":\"epoll\""), "{line}");
+    let log = broker.log();
+    let told = log.lines().find(|line| line.contains("epoll takes its place")).expect("it says so");
+    assert!(
+        told.contains("\"level\":\"WARN\"") && told.contains("io_uring_setup is not permitted"),
+        "{told}"
+    );
+    assert!(told.contains("seccomp"), "no remedy: {told}");
+    broker.stop(PATIENCE);
+}
+
+#[test]
+fn where_io_uring_is_forbidden_uring_is_refused_with_a_remedy() {
+    let Some(launcher) = forbidding("runtime::where_io_uring_is_forbidden_uring_is_refused") else {
+        return;
+    };
+    let home = Home::new("runtime-refused");
+    let mut command = Command::new(&launcher[0]);
+    command.args(&launcher[1..]).arg(env!("CARGO_BIN_EXE_corelog"));
+    command.args(["serve", "--runtime", "uring", "--listen", "127.0.0.1:0", "--data-dir"]).arg(home.data());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Output { status, stderr, .. } = wait_for_end(command.spawn().expect("python3 starts"), PATIENCE);
+    let said = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(5), "{said}");
+    assert!(said.contains("uring-blocked") && said.contains("--runtime epoll"), "{said}");
+}
+
+#[test]
+fn an_unknown_runtime_is_a_usage_error() {
+    let home = Home::new("runtime-unknown");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
+    command.args(["serve", "--runtime", "kqueue", "--data-dir"]).arg(home.data());
+    let output = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("kqueue") && said.contains("epoll"), "{said}");
+}
