@@ -57,6 +57,7 @@ pub struct Gather {
 }
 
 /// What a leg's answer leads to.
+#[expect(clippy::large_enum_variant, reason = "looked at where it is returned, never kept")]
 pub enum Progress {
     /// All have answered.
     Complete(Reply),
