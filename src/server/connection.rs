@@ -32,8 +32,9 @@ pub enum Phase {
     Moving,
 }
 
-/// What one partition of a waiting request takes, in the server and in its shard together.
-const WAITING_PART_BYTES: u64 = 256;
+/// What a waiting request of one partition takes, in the server and in its shard together, its two stamp vectors included; and no less
+/// than each further partition of it.
+const WAITING_PART_BYTES: u64 = 640;
 
 /// A request's place in the queue of responses.
 pub enum Slot {
