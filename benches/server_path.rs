@@ -4,6 +4,7 @@
 //! Prints a line per case: name, nanoseconds and allocations per request (the fastest of several rounds, the fewest of them), and a hash of
 //! the answers, which must not change with the machine.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use corelog::io::{ConnId, Done, FileId, ListenerId, Mono, Op, Payload, StorageCa
 use corelog::log::store::StoreConfig;
 use corelog::router::mesh::Router;
 use corelog::server::metadata::{Ids, Metadata};
+use corelog::server::quota::ConnectionQuota;
 use corelog::server::{On, Server, ServerConfig};
 use corelog::shard::{Cx, Shard, TOKEN_READ, TOKEN_STORE, rules};
 use corelog::wire::batch::build::{BatchBuilder, NewRecord};
@@ -100,19 +102,22 @@ impl Machine {
                 shard.create(key, rules::of(&topic.config, &image.config));
             }
         }
-        let server = Server::new(ServerConfig {
-            shard: ShardId(0),
-            request_bytes_max: 100 << 20,
-            fetch_bytes_max: 50 << 20,
-            idle_ms_max: u64::MAX,
-            held_bytes_max: 64 << 20,
-            handover_requests: 0,
-            handover_interval_ms: 0,
-        });
+        let server = Server::new(
+            ServerConfig {
+                shard: ShardId(0),
+                request_bytes_max: 100 << 20,
+                fetch_bytes_max: 50 << 20,
+                idle_ms_max: u64::MAX,
+                held_bytes_max: 64 << 20,
+                handover_requests: 0,
+                handover_interval_ms: 0,
+            },
+            ConnectionQuota::default(),
+        );
         let meta = Metadata::new(
             Arc::new(image.clone()),
             Some(Controller::new(image)),
-            Arc::default(),
+            Arc::new(BTreeMap::new()),
             Ids::new([7; 32]),
         );
         let mut machine = Machine {
@@ -151,10 +156,18 @@ impl Machine {
         assert!(self.recv.is_some(), "it receives");
     }
 
+    fn cx(pool: &mut Pool, now: Mono, clock: Clock) -> Cx<'_> {
+        Cx { pool, now, clock, wall_ms: 0 }
+    }
+
+    fn on(&mut self) -> (&mut Server, On<'_>) {
+        let cx = Machine::cx(&mut self.pool, self.now, self.clock);
+        (&mut self.server, On { shard: &mut self.shard, router: &mut self.router, meta: &mut self.meta, cx })
+    }
+
     fn server_done(&mut self, done: Done) {
-        let Machine { server, shard, router, meta, pool, now, clock, .. } = self;
-        let cx = Cx { pool, now: *now, clock: *clock, wall_ms: 0 };
-        server.done(done, &mut On { shard, router, meta, cx });
+        let (server, mut on) = self.on();
+        server.done(done, &mut on);
     }
 
     /// Turns until nothing is in flight.
@@ -167,10 +180,8 @@ impl Machine {
         self.now = Clock::Call.now();
         self.clock = self.clocks.turn(self.now);
         loop {
-            let Machine { server, shard, router, meta, pool, now, clock, .. } = self;
-            let mut cx = Cx { pool, now: *now, clock: *clock, wall_ms: 0 };
-            shard.turn(&mut cx);
-            let mut on = On { shard, router, meta, cx };
+            self.shard.turn(&mut Machine::cx(&mut self.pool, self.now, self.clock));
+            let (server, mut on) = self.on();
             server.collect(&mut on);
             server.turn(&mut on);
             let mut ops = std::mem::take(&mut self.ops);
@@ -208,8 +219,7 @@ impl Machine {
         let done = Done { token, result: Ok(result), more: false, payload };
         match token.kind() {
             TOKEN_STORE | TOKEN_READ => {
-                let mut cx = Cx { pool: &mut self.pool, now: self.now, clock: self.clock, wall_ms: 0 };
-                self.shard.done(done, &mut cx);
+                self.shard.done(done, &mut Machine::cx(&mut self.pool, self.now, self.clock));
             }
             _ => self.server_done(done),
         }

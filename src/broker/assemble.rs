@@ -103,6 +103,7 @@ pub fn found(
 /// Opens the partitions that live on a shard. Blocks until all are recovered.
 pub fn open_shard(io: &mut Io, id: ShardId, foundation: &Foundation) -> Result<Shard, Fatal> {
     let mut shard = Shard::new(id, foundation.store.clone());
+    shard.set_retention_check_ms(foundation.image.config.retention_check_ms);
     let (dir, image) = (&foundation.store.data_dir, &foundation.image);
     for topic in image.topics() {
         let topic_dir = dir.join(topic.id.to_string());
@@ -144,7 +145,7 @@ impl Parts {
         let mut seed = [0u8; 32];
         io.random(&mut seed);
         let (id, pool_bytes) = (self.shard.id(), foundation.pool_bytes);
-        let server = Server::new(ServerConfig {
+        let config = ServerConfig {
             shard: id,
             // A request larger than that could never be stored.
             request_bytes_max: image.config.request_bytes_max.min((pool_bytes / 2) as usize),
@@ -153,7 +154,8 @@ impl Parts {
             held_bytes_max: pool_bytes / HELD_SHARE,
             handover_requests: image.config.handover_requests,
             handover_interval_ms: image.config.handover_interval_ms,
-        });
+        };
+        let server = Server::new(config, self.together.quota.clone());
         let (controller, control) = match self.head {
             Some(head) => (Some(head.controller), Some(head.control)),
             None => (None, None),

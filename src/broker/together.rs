@@ -3,9 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::controller::published::Published;
+use crate::server::quota::ConnectionQuota;
 
 pub struct Together {
     pub published: Published,
+    /// Of all connections.
+    pub quota: ConnectionQuota,
     stop: AtomicBool,
     /// Shards that may still have connections: as long as there are any, all answer.
     serving: AtomicUsize,
@@ -13,7 +16,12 @@ pub struct Together {
 
 impl Together {
     pub fn new(published: Published, shards: usize) -> Together {
-        Together { published, stop: AtomicBool::new(false), serving: AtomicUsize::new(shards) }
+        Together {
+            published,
+            quota: ConnectionQuota::default(),
+            stop: AtomicBool::new(false),
+            serving: AtomicUsize::new(shards),
+        }
     }
 
     /// Every shard begins its orderly stop at its next turn.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::broker_keys::STATE_DIR;
@@ -71,7 +72,10 @@ pub struct BrokerConfig {
     pub request_bytes_max: usize,
     pub fetch_bytes_max: i32,
     pub connection_idle_ms_max: u64,
-    pub connections_per_ip_max: u32,
+    pub connections_max: u32,
+    connections_per_ip_max: u32,
+    /// In the order of the setting.
+    connections_per_ip_overrides: Vec<(IpAddr, u32)>,
     pub retention_check_ms: u64,
     pub producer_id_expiration_ms: i64,
     pub log_level: String,
@@ -97,6 +101,12 @@ impl BrokerConfig {
     /// The defaults alone, for tests and tools.
     pub fn defaults() -> BrokerConfig {
         Loader::default().finish().expect("the defaults are valid")
+    }
+
+    /// Connections that one address may have.
+    pub fn connections_from_max(&self, address: IpAddr) -> u32 {
+        let own = self.connections_per_ip_overrides.iter().find(|(of, _)| *of == address);
+        own.map_or(self.connections_per_ip_max, |(_, max)| *max)
     }
 
     /// The value in effect of any broker key, with its source.
@@ -162,7 +172,11 @@ impl BrokerConfig {
             request_bytes_max: number("socket.request.max.bytes") as usize,
             fetch_bytes_max: number("fetch.max.bytes") as i32,
             connection_idle_ms_max: number("connections.max.idle.ms") as u64,
+            connections_max: number("max.connections") as u32,
             connections_per_ip_max: number("max.connections.per.ip") as u32,
+            connections_per_ip_overrides: overrides(
+                &text("max.connections.per.ip.overrides").unwrap_or_default(),
+            )?,
             retention_check_ms: number("log.retention.check.interval.ms") as u64,
             producer_id_expiration_ms: number("producer.id.expiration.ms"),
             log_level: text("log.level").unwrap_or_default(),
@@ -203,6 +217,26 @@ fn data_dir(configured: Option<String>) -> Result<PathBuf, Fatal> {
             tries: vec!["log.dirs = one directory".to_string()],
         }),
     }
+}
+
+/// `ADDRESS:COUNT,...`; an address with colons may stand in brackets.
+fn overrides(configured: &str) -> Result<Vec<(IpAddr, u32)>, Fatal> {
+    let one = |entry: &str| {
+        let (address, count) = entry.rsplit_once(':')?;
+        let address = address.trim_start_matches('[').trim_end_matches(']');
+        Some((address.parse().ok()?, count.parse().ok()?))
+    };
+    let each = list(configured).into_iter().map(|entry| {
+        one(entry).ok_or_else(|| Fatal {
+            code: "bad-config-value",
+            summary: format!("max.connections.per.ip.overrides: {entry} is not ADDRESS:COUNT"),
+            found: format!("max.connections.per.ip.overrides = {configured}"),
+            means: "an address of this entry would keep the limit of all others; names are not looked up"
+                .to_string(),
+            tries: vec!["max.connections.per.ip.overrides = 127.0.0.1:100,[::1]:100".to_string()],
+        })
+    });
+    each.collect()
 }
 
 /// The listeners of one key, without those of a KRaft controller.

@@ -17,11 +17,6 @@ const fn key(
 }
 
 impl Opt {
-    const fn without_effect(mut self) -> Opt {
-        self.effect = false;
-        self
-    }
-
     const fn alterable(mut self) -> Opt {
         self.dynamic = true;
         self
@@ -86,8 +81,12 @@ pub const BROKER_KEYS: &[Opt] = &[
         "Coarser form of log.retention.ms; used where that is not set. -1: no limit."),
     key("log.roll.hours", Int, Some("168"), Allowed::AtLeast(1),
         "Coarser form of log.roll.ms; used where that is not set."),
+    key("max.connections", Int, Some("2147483647"), Allowed::AtLeast(0),
+        "Connections of the broker; beyond it a new one is closed.").alterable(),
     key("max.connections.per.ip", Int, Some("2147483647"), Allowed::AtLeast(0),
-        "Connections from one address.").without_effect(),
+        "Connections from one address; beyond it a new one is closed.").alterable(),
+    key("max.connections.per.ip.overrides", String, Some(""), Allowed::Any,
+        "The same for single addresses, as ADDRESS:COUNT,..."),
     key("memory", Long, None, Allowed::AtLeast(16 << 20),
         "Memory of all pools. The smaller of 1 GiB and a quarter of what the process may use where it is not set."),
     key("memory.tail.cache", Long, None, Allowed::AtLeast(0),

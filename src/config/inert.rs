@@ -163,8 +163,6 @@ pub const INERT: &[Opt] = &[
     inert("log.flush.start.offset.checkpoint.interval.ms", Int, Some("60000"), FIXED),
     inert("log.roll.jitter.hours", Int, Some("0"), FIXED),
     inert("max.connection.creation.rate", Int, Some("2147483647"), ALTERABLE),
-    inert("max.connections", Int, Some("2147483647"), ALTERABLE),
-    inert("max.connections.per.ip.overrides", String, Some(""), ALTERABLE),
     inert("max.incremental.fetch.session.cache.slots", Int, Some("1000"), FIXED),
     inert("max.request.partition.size.limit", Int, Some("2000"), FIXED),
     inert("metadata.log.dir", String, None, FIXED),

@@ -158,8 +158,10 @@ impl Errno {
     pub const INVAL: Errno = Errno(22);
     pub const NOSPC: Errno = Errno(28);
     pub const ROFS: Errno = Errno(30);
+    pub const MFILE: Errno = Errno(24);
     pub const PIPE: Errno = Errno(32);
     pub const ADDRINUSE: Errno = Errno(98);
+    pub const CONNABORTED: Errno = Errno(103);
     pub const CONNRESET: Errno = Errno(104);
     pub const NOBUFS: Errno = Errno(105);
     pub const CANCELED: Errno = Errno(125);

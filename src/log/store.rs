@@ -280,6 +280,12 @@ impl Store {
         core::UUIDS_KEPT.saturating_sub(self.core.uuids.len())
     }
 
+    /// Looks at the retention of all logs this often from now on.
+    pub fn set_retention_check_ms(&mut self, ms: u64) {
+        self.core.sweep_ms = ms;
+        self.core.sweep_at = Mono(0);
+    }
+
     /// Recovers the log of an existing directory. Blocks; for start-up.
     pub fn open(
         &mut self,

@@ -161,7 +161,7 @@ fn divide_fetch<'a>(fetch: Fetch, owner: &impl Fn(PartitionKey) -> ShardId) -> V
     let owners = shares.len().max(1) as i32;
     let min_bytes = (min_bytes.max(0) as u32).div_ceil(owners as u32) as i32;
     let max_bytes = (max_bytes / owners).max(1);
-    each(shares, |parts| {
+    each(shares, |parts: Vec<_>| {
         let parts = parts.into_iter().collect();
         Message::Fetch(Fetch { ticket, max_wait_ms, min_bytes, max_bytes, read_committed, at_once, parts })
     })

@@ -8,7 +8,6 @@ use super::message::{
     Ticket,
 };
 use crate::base::error::Refused;
-use crate::base::few::Few;
 use crate::base::ids::{LeaderEpoch, ShardId};
 use crate::base::metrics::Stamps;
 use crate::io::Mono;
@@ -51,14 +50,17 @@ pub struct Gather {
     pub parts: usize,
     pub legs: Vec<Leg>,
     pub answers: Answers,
+    /// Of the owner that answered last.
+    pub stamps: Stamps,
     /// When the request is answered without those who have not.
     pub deadline: Mono,
 }
 
 /// What a leg's answer leads to.
+#[expect(clippy::large_enum_variant, reason = "looked at where it is returned, never kept")]
 pub enum Progress {
     /// All have answered.
-    Complete(Box<Reply>),
+    Complete(Reply),
     /// A fetch has something to bring: those who still wait for more should answer with what they have.
     Hurry,
     Wait,
@@ -71,12 +73,11 @@ impl Gather {
             return Progress::Wait;
         };
         leg.done = true;
+        self.stamps = stamps;
         let places = std::mem::take(&mut leg.places);
         let mut news = false;
         match (&mut self.answers, body) {
-            (Answers::Whole, body) => {
-                return Progress::Complete(Box::new(Reply { ticket: self.ticket, body, stamps }));
-            }
+            (Answers::Whole, body) => return Progress::Complete(Reply { ticket: self.ticket, body, stamps }),
             (Answers::Produce(answers), ReplyBody::Produce(outcomes)) => put(answers, &places, outcomes),
             (Answers::Fetch(answers, _), ReplyBody::Fetch(outcomes)) => {
                 news = outcomes.iter().any(is_news);
@@ -92,7 +93,7 @@ impl Gather {
             _ => debug_assert!(false, "an answer of another kind than its request"),
         }
         match self.legs.iter().all(|leg| leg.done) {
-            true => Progress::Complete(Box::new(Reply { stamps, ..self.finish() })),
+            true => Progress::Complete(self.finish()),
             false if news => Progress::Hurry,
             false => Progress::Wait,
         }
@@ -105,13 +106,14 @@ impl Gather {
         let body = match answers {
             Answers::Whole => self.nothing(late),
             Answers::Produce(answers) => {
-                ReplyBody::Produce(few(filled(answers, || ProduceOutcome::refused(late, None))))
+                let answers = filled(answers, || ProduceOutcome::refused(late, None));
+                ReplyBody::Produce(answers.into_iter().collect())
             }
             Answers::Fetch(answers, bytes_max) => {
                 // Clients look for the partition elsewhere and come back; a time-out would be a fatal surprise to some.
                 let mut answers = filled(answers, || FetchOutcome::refused(Refused::NotLeaderOrFollower));
                 trim(&mut answers, bytes_max);
-                ReplyBody::Fetch(few(answers))
+                ReplyBody::Fetch(answers.into_iter().collect())
             }
             Answers::ListOffsets(answers) => {
                 ReplyBody::ListOffsets(filled(answers, || OffsetOutcome::refused(late)))
@@ -121,7 +123,7 @@ impl Gather {
                 ReplyBody::DeleteRecords(filled(answers, || delete_refused(late)))
             }
         };
-        Reply { ticket: self.ticket, body, stamps: Stamps::default() }
+        Reply { ticket: self.ticket, body, stamps: self.stamps }
     }
 
     /// The answer of an only owner who gave none.
@@ -151,10 +153,6 @@ fn put<T>(answers: &mut [Option<T>], places: &[u32], outcomes: impl IntoIterator
     for (place, outcome) in places.iter().zip(outcomes) {
         answers[*place as usize] = Some(outcome);
     }
-}
-
-fn few<T>(outcomes: Vec<T>) -> Few<T> {
-    outcomes.into_iter().collect()
 }
 
 fn filled<T>(answers: Vec<Option<T>>, mut none: impl FnMut() -> T) -> Vec<T> {

@@ -20,6 +20,7 @@ use super::letter::{ControlFrame, Handover, Letter, Origin, Parcel};
 use super::message::{Message, Reply, Ticket};
 use crate::base::ids::{PartitionKey, ShardId};
 use crate::base::limits::{LANE_CREDITS_ALL, LANE_CREDITS_MAX, LANE_CREDITS_MIN, LETTERS_PER_TURN_MAX};
+use crate::base::metrics::Stamps;
 use crate::io::lane::{Receiver, Sender, lane};
 use crate::io::{Io, Mono, Waker};
 
@@ -179,7 +180,18 @@ impl Router {
         let Some(parcel) = Parcel::of(message) else { return };
         let ticket = parcel.ticket();
         let legs = vec![Leg { owner, places: Vec::new(), done: false }];
-        self.gathers.insert(ticket, Gather { ticket, kind, parts, legs, answers: Answers::Whole, deadline });
+        self.gathers.insert(
+            ticket,
+            Gather {
+                ticket,
+                kind,
+                parts,
+                legs,
+                answers: Answers::Whole,
+                stamps: Stamps::default(),
+                deadline,
+            },
+        );
         self.post_parcel(owner, parcel);
     }
 
@@ -203,7 +215,10 @@ impl Router {
             }
         }
         let answers = divided.answers;
-        self.gathers.insert(ticket, Gather { ticket, kind, parts, legs, answers, deadline });
+        self.gathers.insert(
+            ticket,
+            Gather { ticket, kind, parts, legs, answers, stamps: Stamps::default(), deadline },
+        );
         own
     }
 
@@ -224,7 +239,10 @@ impl Router {
         let legs = vec![Leg { owner: to, places: Vec::new(), done: false }];
         let deadline = now.plus_ms(CONTROL_PATIENCE_MS);
         let (kind, answers) = (Kind::Control, Answers::Whole);
-        self.gathers.insert(ticket, Gather { ticket, kind, parts: 1, legs, answers, deadline });
+        self.gathers.insert(
+            ticket,
+            Gather { ticket, kind, parts: 1, legs, answers, stamps: Stamps::default(), deadline },
+        );
         self.hops.copied_bytes_total += frame.len() as u64;
         self.post(to, Letter::Control(Box::new(ControlFrame { ticket, frame: frame.to_vec() })));
     }
@@ -281,7 +299,7 @@ impl Router {
             Progress::Wait => None,
             Progress::Complete(complete) => {
                 self.gathers.remove(&complete.ticket);
-                Some(*complete)
+                Some(complete)
             }
             Progress::Hurry => {
                 self.hurry_request(reply.ticket);

@@ -5,13 +5,16 @@
 //! Half frames of more than one chunk are the exception to "always served": one of them may go on over the limit, the others wait.
 
 use super::connection::Connection;
-use crate::base::limits::{IN_FLIGHT_PER_CONNECTION_MAX, RECV_BUF_BYTES};
+use crate::base::limits::RECV_BUF_BYTES;
 
 /// Share of the limit that one connection may hold and still be parsed.
 const PER_CONNECTION_SHARE: u64 = 4;
 
 /// Share of the limit that record bytes of one answer may take.
 const ANSWER_SHARE: u64 = 2;
+
+/// What a waiting inbox may hold while more is received: beyond it a peer that hangs up is noticed only when its turn comes.
+const LISTENING_BYTES_MAX: usize = RECV_BUF_BYTES;
 
 #[derive(Debug)]
 pub struct Budget {
@@ -34,7 +37,7 @@ impl Budget {
 
     /// Whether the connection's next bytes are parsed now.
     pub fn admits(&mut self, at: usize, conn: &Connection) -> bool {
-        if conn.queue_len() >= IN_FLIGHT_PER_CONNECTION_MAX || conn.is_fetching() {
+        if conn.waits_for_order() {
             return false;
         }
         let grows = conn.splitter.claimed_bytes().is_some_and(|claimed| claimed > RECV_BUF_BYTES);
@@ -74,6 +77,12 @@ impl Budget {
         self.inboxes += pooled;
         conn.inbox_charged += pooled;
         true
+    }
+
+    /// Whether the connection's inbox may grow while it waits.
+    pub fn may_listen(&self, conn: &Connection) -> bool {
+        let waiting: usize = conn.inbox.iter().map(|chunk| chunk.buf.len() - chunk.at).sum();
+        waiting <= LISTENING_BYTES_MAX && self.inboxes <= self.limit / 2
     }
 
     /// An inbox was parsed to its end.

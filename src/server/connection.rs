@@ -9,7 +9,7 @@ use super::handover::Affinity;
 use super::pending::Pending;
 use crate::base::few::Few;
 use crate::base::ids::ShardId;
-use crate::base::limits::{SEND_GATHER_BYTES, SEND_PARTS_MAX};
+use crate::base::limits::{IN_FLIGHT_PER_CONNECTION_MAX, SEND_GATHER_BYTES, SEND_PARTS_MAX};
 use crate::base::metrics::{Stages, Stamp, Stamps};
 use crate::io::buffer::RecvBuf;
 use crate::io::{ConnId, Mono, SendChain, SendPart};
@@ -32,8 +32,9 @@ pub enum Phase {
     Moving,
 }
 
-/// What one partition of a waiting request takes, in the server and in its shard together.
-const WAITING_PART_BYTES: u64 = 256;
+/// What a waiting request of one partition takes, in the server and in its shard together, its two stamp vectors included; and no less
+/// than each further partition of it.
+const WAITING_PART_BYTES: u64 = 640;
 
 /// A request's place in the queue of responses.
 pub enum Slot {
@@ -92,6 +93,8 @@ pub struct Connection {
     /// What the server's budget counts for this connection, and for its inbox.
     pub charged: u64,
     pub inbox_charged: u64,
+    /// It is counted by the quota.
+    pub counted: bool,
     pub phase: Phase,
     pub receiving: bool,
     pub cancelling: bool,
@@ -99,6 +102,8 @@ pub struct Connection {
     pub sending: bool,
     /// The peer sends no more.
     pub ended: bool,
+    /// The requests below this sequence were told so.
+    pub hurried: u64,
     pub affinity: Affinity,
     /// Where it shall live: nothing more is parsed, and it goes when it is quiet.
     pub moving: Option<ShardId>,
@@ -132,12 +137,14 @@ impl Connection {
             fetches: 0,
             charged: 0,
             inbox_charged: 0,
+            counted: false,
             phase: Phase::Open,
             receiving: false,
             cancelling: false,
             stalled: false,
             sending: false,
             ended: false,
+            hurried: 0,
             affinity: Affinity::default(),
             moving: None,
             last_heard: now,
@@ -192,6 +199,11 @@ impl Connection {
         self.queue_bytes += slot.bytes_held();
         self.fetches += usize::from(slot.is_fetch());
         self.queue.push_back(slot);
+    }
+
+    /// Its next request waits for its own answers, not for memory.
+    pub fn waits_for_order(&self) -> bool {
+        self.queue.len() >= IN_FLIGHT_PER_CONNECTION_MAX || self.is_fetching()
     }
 
     /// Bytes of the inbox that lie in receive buffers.

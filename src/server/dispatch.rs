@@ -1,11 +1,10 @@
 //! From bytes to handlers: cuts frames, looks at the header, calls the one handler of the API.
 
 use super::connection::{Chunk, Connection, Slot};
-use super::handlers::{self, Handled, Metadata, Request, Scratch};
+use super::handlers::{self, Handled, Request, Scratch};
 use super::pending::Pending;
 use super::{On, ServerConfig};
 use crate::base::ids::ShardId;
-use crate::base::limits::IN_FLIGHT_PER_CONNECTION_MAX;
 use crate::base::metrics::{Path, Stamp, Stamps};
 use crate::router::message::{Reply, ReplyBody, Ticket};
 use crate::wire::api::ApiKey;
@@ -37,10 +36,7 @@ pub fn one_chunk(
     let Some(Chunk { mut buf, at: parsed, received }) = conn.inbox.pop_front() else { return Ok(()) };
     let total = buf.len();
     let mut rest = &mut buf[parsed..];
-    while conn.queue_len() < IN_FLIGHT_PER_CONNECTION_MAX
-        && !conn.is_fetching()
-        && !on.router.holds_back(at as u32)
-    {
+    while !conn.waits_for_order() && !on.router.holds_back(at as u32) {
         let sequence = conn.next_sequence();
         let Some(frame) = conn.splitter.next_frame(&mut rest)? else {
             conn.frame_since =
@@ -51,7 +47,7 @@ pub fn one_chunk(
         let mut stamps = Stamps::default();
         stamps.set(Stamp::Rx, received.0);
         stamps.set(Stamp::FirstByte, conn.frame_since.map_or(received.0, |since| since.0.min(received.0)));
-        let slot = one_frame(frame.bytes(), ticket, stamps, config, scratch, on)?;
+        let slot = one_frame(frame.bytes(), ticket, &mut stamps, config, scratch, on)?;
         conn.frame_since = None;
         conn.push(slot);
     }
@@ -70,41 +66,39 @@ pub fn control_frame(
     scratch: &mut Scratch,
     on: &mut On<'_>,
 ) -> Option<Reply> {
-    let answer = |frame, stamps| Some(Reply { ticket, body: ReplyBody::Frame(frame), stamps });
-    let mut stamps = Stamps::default();
-    let Ok(header) = RequestHeader::parse(frame) else { return answer(None, stamps) };
-    match handle(frame, header, ticket, &mut stamps, config, scratch, on) {
+    let answer = |frame| Some(Reply { ticket, body: ReplyBody::Frame(frame), stamps: Stamps::default() });
+    let Ok(header) = RequestHeader::parse(frame) else { return answer(None) };
+    match handle(frame, header, ticket, &mut Stamps::default(), config, scratch, on) {
         Ok(Handled::Wait(_)) => None,
         Ok(Handled::Encoded(encoded)) => {
             let parts = encoded.parts.filter(|_| !encoded.close);
-            let bytes = parts.map(|parts| parts.iter().flat_map(|part| part.as_slice()).copied().collect());
-            answer(bytes, stamps)
+            answer(parts.map(|parts| parts.iter().flat_map(|part| part.as_slice()).copied().collect()))
         }
-        Ok(Handled::Forward) | Err(_) => answer(None, stamps),
+        Ok(Handled::Forward) | Err(_) => answer(None),
     }
 }
 
 fn one_frame(
     frame: &[u8],
     ticket: Ticket,
-    mut stamps: Stamps,
+    stamps: &mut Stamps,
     config: &ServerConfig,
     scratch: &mut Scratch,
     on: &mut On<'_>,
 ) -> Result<Slot, Close> {
     let header = match RequestHeader::parse(frame) {
         Ok(header) => header,
-        Err(error) => return handlers::api_versions::unsupported(&error, stamps).ok_or(Close::from(error)),
+        Err(error) => return handlers::api_versions::unsupported(&error, *stamps).ok_or(Close::from(error)),
     };
-    match handle(frame, header, ticket, &mut stamps, config, scratch, on)? {
-        Handled::Wait(pending) => Ok(Slot::Waiting(pending, stamps)),
+    match handle(frame, header, ticket, stamps, config, scratch, on)? {
+        Handled::Wait(pending) => Ok(Slot::Waiting(pending, *stamps)),
         Handled::Forward => {
             on.router.send_control(CONTROLLER, ticket, frame, on.cx.now);
-            Ok(Slot::Waiting(Pending::Control, stamps))
+            Ok(Slot::Waiting(Pending::Control, *stamps))
         }
         Handled::Encoded(encoded) if encoded.close => Err(Close),
         Handled::Encoded(encoded) => Ok(match encoded.parts {
-            Some(parts) => Slot::Ready(parts, stamps),
+            Some(parts) => Slot::Ready(parts, *stamps),
             None => Slot::Silent,
         }),
     }
@@ -121,31 +115,26 @@ fn handle(
 ) -> Result<Handled, WireError> {
     let api = header.api;
     let On { shard, router, meta, cx } = on;
-    let mut request = Request { frame, header, ticket, config, shard, router, scratch, stamps: *stamps, cx };
-    let handled = one_api(api, &mut request, meta)?;
+    let mut request = Request { frame, header, ticket, config, shard, router, scratch, stamps, cx };
+    let handled = match api {
+        ApiKey::Produce => handlers::produce::handle(&mut request, meta),
+        ApiKey::Fetch => handlers::fetch::handle(&mut request, meta),
+        ApiKey::ListOffsets => handlers::list_offsets::handle(&mut request, meta),
+        ApiKey::Metadata => handlers::metadata::handle(&mut request, meta),
+        ApiKey::FindCoordinator => handlers::find_coordinator::handle(&mut request),
+        ApiKey::ApiVersions => handlers::api_versions::handle(&mut request),
+        ApiKey::CreateTopics => handlers::create_topics::handle(&mut request, meta),
+        ApiKey::DeleteTopics => handlers::delete_topics::handle(&mut request, meta),
+        ApiKey::DeleteRecords => handlers::delete_records::handle(&mut request, meta),
+        ApiKey::InitProducerId => handlers::init_producer_id::handle(&mut request, meta),
+        ApiKey::OffsetForLeaderEpoch => handlers::offset_for_leader_epoch::handle(&mut request, meta),
+        ApiKey::DescribeConfigs => handlers::describe_configs::handle(&mut request, meta),
+        ApiKey::CreatePartitions => handlers::create_partitions::handle(&mut request, meta),
+        ApiKey::IncrementalAlterConfigs => handlers::incremental_alter_configs::handle(&mut request, meta),
+        ApiKey::DescribeCluster => handlers::describe_cluster::handle(&mut request, meta),
+    };
     if request.stamps.get(Stamp::Parsed) == 0 {
         request.parsed(Path::Other);
     }
-    *stamps = request.stamps;
-    Ok(handled)
-}
-
-fn one_api(api: ApiKey, request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Handled, WireError> {
-    match api {
-        ApiKey::Produce => handlers::produce::handle(request, meta),
-        ApiKey::Fetch => handlers::fetch::handle(request, meta),
-        ApiKey::ListOffsets => handlers::list_offsets::handle(request, meta),
-        ApiKey::Metadata => handlers::metadata::handle(request, meta),
-        ApiKey::FindCoordinator => handlers::find_coordinator::handle(request),
-        ApiKey::ApiVersions => handlers::api_versions::handle(request),
-        ApiKey::CreateTopics => handlers::create_topics::handle(request, meta),
-        ApiKey::DeleteTopics => handlers::delete_topics::handle(request, meta),
-        ApiKey::DeleteRecords => handlers::delete_records::handle(request, meta),
-        ApiKey::InitProducerId => handlers::init_producer_id::handle(request, meta),
-        ApiKey::OffsetForLeaderEpoch => handlers::offset_for_leader_epoch::handle(request, meta),
-        ApiKey::DescribeConfigs => handlers::describe_configs::handle(request, meta),
-        ApiKey::CreatePartitions => handlers::create_partitions::handle(request, meta),
-        ApiKey::IncrementalAlterConfigs => handlers::incremental_alter_configs::handle(request, meta),
-        ApiKey::DescribeCluster => handlers::describe_cluster::handle(request, meta),
-    }
+    handled
 }

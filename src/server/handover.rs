@@ -105,7 +105,9 @@ impl Server {
         let mut conn = self.connections.remove(at);
         self.budget.forget(at, &mut conn);
         self.closed_total += 1;
-        let (Payload::Detached(socket), Some(to)) = (done.payload, conn.moving) else { return };
+        let (Payload::Detached(socket), Some(to)) = (done.payload, conn.moving) else {
+            return self.quota.give(conn.peer.ip());
+        };
         self.handed_over_total += 1;
         conn.own_inbox();
         let inbox = conn.inbox.drain(..).map(|chunk| chunk.buf[chunk.at..].to_vec()).collect();
@@ -121,11 +123,14 @@ impl Server {
         let conn = &mut self.connections[at];
         (conn.last_heard, conn.frame_since) = (last_heard, frame_since);
         conn.affinity = Affinity::moved(on.cx.now);
+        let received = on.cx.now;
         conn.inbox.extend(inbox.into_iter().map(|bytes| Chunk {
             buf: RecvBuf::owned(bytes),
             at: 0,
-            received: last_heard,
+            received,
         }));
+        // All shards have one quota, and what moves was counted by it.
+        conn.counted = true;
         self.adopted_total += 1;
         if self.is_full() || self.stopping {
             return self.close(at);

@@ -8,11 +8,13 @@
 //! All that a connection is owed leaves in one send.
 //!
 //! # Non-obvious
-//! - One `Recv` stays armed. When a connection must wait (too many unanswered requests, no staging memory), the `Recv` is
-//!   cancelled and what had arrived stays in its inbox, unparsed: the peer's own socket buffer is the queue.
+//! - One `Recv` stays armed. When a connection must wait for memory, the `Recv` is cancelled and what had arrived stays in its inbox,
+//!   unparsed: the peer's own socket buffer is the queue. While it waits for its own answers the `Recv` stays armed for a while, so that
+//!   a peer that hangs up is noticed: its long poll is answered at once.
 //! - acks=0 has no response and still a place in the queue: its errors close the connection, as in Kafka.
 //! - A connection's slot is reused only after `CloseConn` completed; its generation then differs, so a late reply finds nobody.
 
+mod accept;
 mod budget;
 mod buffers;
 pub mod connection;
@@ -21,25 +23,28 @@ pub mod handlers;
 mod handover;
 pub mod metadata;
 mod pending;
+pub mod quota;
 mod timeouts;
 
-use std::net::SocketAddr;
+#[cfg(test)]
+mod tests;
 
 use slab::Slab;
 
 use crate::base::ids::ShardId;
 use crate::base::limits::CONNECTIONS_PER_SHARD_MAX;
 use crate::base::metrics::{Path, Stages};
-use crate::io::{ConnId, Done, Errno, ListenerId, Mono, Op, Payload, Token};
+use crate::io::{Done, Errno, Mono, Op, Payload, Token};
 use crate::router::letter::ControlFrame;
 use crate::router::mesh::Router;
 use crate::router::message::{Message, Reply, ReplyBody, Ticket};
 use crate::shard::{Cx, Shard};
-use crate::wire::frame::FrameSplitter;
 
+use accept::Listener;
 use budget::Budget;
 use connection::{Chunk, Connection, Phase};
 use handlers::{Metadata, Scratch};
+use quota::ConnectionQuota;
 
 /// Token kinds of the server's operations. Slot and generation are the connection's; for `ACCEPT` the slot is the listener.
 pub const TOKEN_ACCEPT: u8 = 16;
@@ -85,16 +90,15 @@ pub struct Server {
     connections: Slab<Connection>,
     budget: Budget,
     generation: u32,
-    listeners: Vec<(ListenerId, bool)>,
+    quota: ConnectionQuota,
+    listeners: Vec<Listener>,
     /// Connections that have something to send, or whose inbox should be looked at again.
     ready: Vec<usize>,
     stalled: Vec<usize>,
     ops: Vec<(Op, Token)>,
-    /// Of the shard call at hand.
-    replies: Vec<Reply>,
+    scratch: Scratch,
     /// By path.
     stages: [Stages; 3],
-    scratch: Scratch,
     next_sweep: Mono,
     stopping: bool,
     pub sent_bytes_total: u64,
@@ -106,19 +110,20 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(config: ServerConfig) -> Server {
+    /// The quota is that of all shards.
+    pub fn new(config: ServerConfig, quota: ConnectionQuota) -> Server {
         Server {
             budget: Budget::new(config.held_bytes_max),
             config,
             connections: Slab::new(),
             generation: 0,
+            quota,
             listeners: Vec::new(),
             ready: Vec::new(),
             stalled: Vec::new(),
             ops: Vec::new(),
-            replies: Vec::new(),
-            stages: [Stages::default(); 3],
             scratch: Scratch::default(),
+            stages: [Stages::default(); 3],
             next_sweep: Mono(0),
             stopping: false,
             sent_bytes_total: 0,
@@ -128,13 +133,6 @@ impl Server {
             handed_over_total: 0,
             adopted_total: 0,
         }
-    }
-
-    /// Starts to accept on a listener.
-    pub fn serve(&mut self, listener: ListenerId) {
-        self.listeners.push((listener, true));
-        self.ops
-            .push((Op::Accept { listener }, Token::new(TOKEN_ACCEPT, 0, self.listeners.len() as u32 - 1)));
     }
 
     pub fn connections(&self) -> usize {
@@ -154,7 +152,7 @@ impl Server {
     pub fn done(&mut self, done: Done, on: &mut On<'_>) {
         let token = done.token;
         match token.kind() {
-            TOKEN_ACCEPT => self.accepted(done, on.cx.now),
+            TOKEN_ACCEPT => self.accepted(done, on),
             TOKEN_CANCEL => {}
             TOKEN_CLOSE => self.closed(token, on),
             kind => {
@@ -175,25 +173,24 @@ impl Server {
 
     /// Takes the answers that the shard has by now: those to our own connections into their places, the others onto their way.
     pub fn collect(&mut self, on: &mut On<'_>) {
-        let mut replies = std::mem::take(&mut self.replies);
-        replies.extend(on.shard.take_replies());
-        if !replies.is_empty() {
-            let now = on.cx.clock.now();
-            for reply in replies.drain(..) {
-                if let Some(reply) = on.router.settle(reply) {
-                    self.reply(reply, now);
-                }
+        let (shard, router) = (&mut *on.shard, &mut *on.router);
+        let mut replies = shard.take_replies();
+        if replies.len() == 0 {
+            return;
+        }
+        let now = on.cx.clock.now();
+        for reply in &mut replies {
+            if let Some(reply) = router.settle(reply) {
+                self.reply(reply, now);
             }
         }
-        self.replies = replies;
     }
 
     /// An answer of a shard to one of our connections.
     pub fn reply(&mut self, reply: Reply, now: Mono) {
-        let Reply { ticket, body, stamps } = reply;
-        let reply = match body {
-            ReplyBody::Frame(Some(bytes)) => return self.reply_bytes(ticket, bytes, now),
-            body => Reply { ticket, body, stamps },
+        let reply = match reply.body {
+            ReplyBody::Frame(Some(bytes)) => return self.reply_bytes(reply.ticket, bytes, now),
+            body => Reply { body, ..reply },
         };
         let at = reply.ticket.conn as usize;
         let Some(conn) = self.connections.get_mut(at) else { return };
@@ -212,11 +209,11 @@ impl Server {
 
     /// A frame that a connection of another shard received, for the controller, which lives here.
     pub fn control_frame(&mut self, control: ControlFrame, on: &mut On<'_>) {
-        let ControlFrame { ticket, frame } = control;
-        if let Some(reply) = dispatch::control_frame(ticket, &frame, &self.config, &mut self.scratch, on)
+        if let Some(reply) =
+            dispatch::control_frame(control.ticket, &control.frame, &self.config, &mut self.scratch, on)
             && let Some(own) = on.router.settle(reply)
         {
-            self.reply(own, on.cx.now);
+            self.reply(own, on.cx.clock.now());
         }
     }
 
@@ -241,6 +238,7 @@ impl Server {
             }
         }
         self.flush_sends(&on.cx);
+        self.accept_again(on.cx.now);
         if on.cx.now >= self.next_sweep {
             self.next_sweep = on.cx.now.plus_ms(1_000);
             self.sweep(on.cx.now);
@@ -272,7 +270,8 @@ impl Server {
     }
 
     pub fn next_deadline(&self) -> Option<Mono> {
-        (!self.connections.is_empty()).then_some(self.next_sweep)
+        let sweep = (!self.connections.is_empty()).then_some(self.next_sweep);
+        [sweep, self.next_accept()].into_iter().flatten().min()
     }
 
     /// Accepts no more and closes each connection as soon as it is owed nothing.
@@ -291,27 +290,6 @@ impl Server {
         for at in all {
             self.close(at);
         }
-    }
-
-    fn accepted(&mut self, done: Done, now: Mono) {
-        let listener = done.token.slot() as usize;
-        if !done.more && !self.stopping {
-            // Out of descriptors, or a connection that was reset before we took it: keep accepting.
-            let op = Op::Accept { listener: self.listeners[listener].0 };
-            self.ops.push((op, done.token));
-        }
-        let Payload::Accepted { conn, peer } = done.payload else { return };
-        self.accepted_total += 1;
-        self.adopt(conn, peer, now);
-    }
-
-    fn adopt(&mut self, conn: ConnId, peer: SocketAddr, now: Mono) {
-        let splitter = FrameSplitter::requests(self.config.request_bytes_max);
-        let at = self.insert(|generation| Connection::new(conn, peer, generation, splitter, now));
-        if self.is_full() || self.stopping {
-            return self.close(at);
-        }
-        self.arm(at);
     }
 
     /// Gives a connection a slot of a new generation.
@@ -347,9 +325,15 @@ impl Server {
             (Err(_), _) => conn.ended = true,
         }
         if !conn.stalled {
-            self.work_inbox(at, on);
-        } else if !self.budget.keep_inbox(conn) {
-            self.close(at);
+            return self.work_inbox(at, on);
+        }
+        if !self.budget.keep_inbox(conn) {
+            return self.close(at);
+        }
+        if conn.ended {
+            self.hurry(at, on);
+        } else if !self.budget.may_listen(conn) {
+            self.cancel_recv(at);
         }
     }
 
@@ -361,16 +345,18 @@ impl Server {
                 return self.step_move(at);
             }
             let Some(arrived) = conn.inbox.front().map(|chunk| chunk.buf.len() - chunk.at) else { break };
-            if on.router.holds_back(at as u32) || !self.budget.admits(at, conn) {
+            let held_back = on.router.holds_back(at as u32);
+            if held_back || !self.budget.admits(at, conn) {
                 // For as long as its peer likes.
                 if !self.budget.keep_inbox(conn) {
                     return self.close(at);
                 }
-                return self.stall(at);
+                return self.wait_in_turn(at, held_back, on);
             }
             let wanted = conn.splitter.claimed_bytes().unwrap_or(0).max(arrived);
             if !on.shard.room_for(wanted, &mut on.cx) {
-                return self.stall(at);
+                self.stall(at);
+                return self.cancel_recv(at);
             }
             let fetch_bytes_max = self.config.fetch_bytes_max.min(self.budget.answer_bytes_max());
             let config = ServerConfig { fetch_bytes_max, ..self.config };
@@ -390,27 +376,51 @@ impl Server {
             if conn.owes_nothing() {
                 return self.close(at);
             }
-            let hurry =
-                Message::Hurry { shard: self.config.shard, conn: at as u32, generation: conn.generation };
-            on.router.hurry(at as u32, conn.generation);
-            on.shard.handle(hurry, &mut on.cx);
-            self.collect(on);
+            self.hurry(at, on);
         } else if !conn.receiving {
             self.arm(at);
         }
     }
 
-    fn stall(&mut self, at: usize) {
+    /// The inbox waits for the connection's own answers, or for memory. In the first case a peer that hangs up is still noticed.
+    fn wait_in_turn(&mut self, at: usize, held_back: bool, on: &mut On<'_>) {
+        self.stall(at);
+        let conn = &self.connections[at];
+        if conn.ended {
+            self.hurry(at, on);
+        } else if !(held_back || conn.waits_for_order()) || !self.budget.may_listen(conn) {
+            self.cancel_recv(at);
+        }
+    }
+
+    /// The peer sends no more: nobody waits for news on its behalf.
+    fn hurry(&mut self, at: usize, on: &mut On<'_>) {
         let conn = &mut self.connections[at];
-        conn.stalled = true;
+        // Once for each request: a fetch whose reads are in flight ends with them.
+        let through = conn.next_sequence();
+        if std::mem::replace(&mut conn.hurried, through) == through {
+            return;
+        }
+        let generation = conn.generation;
+        on.router.hurry(at as u32, generation);
+        let hurry = Message::Hurry { shard: self.config.shard, conn: at as u32, generation };
+        on.shard.handle(hurry, &mut on.cx);
+        self.collect(on);
+    }
+
+    /// The inbox waits, and is looked at again in the next turns.
+    fn stall(&mut self, at: usize) {
+        self.connections[at].stalled = true;
+        self.stalled.push(at);
+    }
+
+    fn cancel_recv(&mut self, at: usize) {
+        let conn = &mut self.connections[at];
         if conn.receiving && !conn.cancelling {
             conn.cancelling = true;
-            self.ops.push((
-                Op::CancelRecv { conn: conn.id },
-                Token::new(TOKEN_CANCEL, conn.generation, at as u32),
-            ));
+            let token = Token::new(TOKEN_CANCEL, conn.generation, at as u32);
+            self.ops.push((Op::CancelRecv { conn: conn.id }, token));
         }
-        self.stalled.push(at);
     }
 
     fn send_owed(&mut self, at: usize, now: Mono) {
@@ -476,6 +486,9 @@ impl Server {
         }
         let mut conn = self.connections.remove(at);
         self.budget.forget(at, &mut conn);
+        if conn.counted {
+            self.quota.give(conn.peer.ip());
+        }
         self.closed_total += 1;
         if !conn.owes_nothing() {
             let forget =

@@ -16,6 +16,7 @@ impl Server {
                 self.budget.settle(at, conn);
             }
         }
+        self.listen_again();
         let late: Vec<usize> = self
             .connections
             .iter()
@@ -25,6 +26,20 @@ impl Server {
             .collect();
         for at in late {
             self.close(at);
+        }
+    }
+}
+
+impl Server {
+    /// Listens to connections that wait for their own answers, where a `Recv` ended because there was no buffer.
+    fn listen_again(&mut self) {
+        let deaf = self.connections.iter().filter(|(_, conn)| {
+            let waits = conn.phase == Phase::Open && conn.stalled && conn.waits_for_order();
+            waits && !conn.receiving && !conn.ended && self.budget.may_listen(conn)
+        });
+        let deaf: Vec<usize> = deaf.map(|(at, _)| at).collect();
+        for at in deaf {
+            self.arm(at);
         }
     }
 }

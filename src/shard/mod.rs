@@ -16,6 +16,9 @@ mod parked;
 mod produce;
 pub mod rules;
 
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
@@ -128,6 +131,11 @@ impl Shard {
 
     pub fn id(&self) -> ShardId {
         self.id
+    }
+
+    /// Looks at the retention of all logs this often from now on.
+    pub fn set_retention_check_ms(&mut self, ms: u64) {
+        self.store.set_retention_check_ms(ms);
     }
 
     /// Recovers a partition from its directory. Blocks; for start-up.

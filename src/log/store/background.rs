@@ -18,7 +18,7 @@ use crate::log::segment::{Handle, Segment};
 /// The flushed position is written down this long after the last append: while appends go on, each group header says it.
 const CHECKPOINT_MS: u64 = 1_000;
 
-/// Between two looks at the retention of all logs: Kafka's `log.retention.check.interval.ms`.
+/// Between two looks at the retention of all logs, where nothing else was set: Kafka's default.
 pub(super) const SWEEP_MS: u64 = 300_000;
 
 /// Logs looked at in one turn.
@@ -88,7 +88,7 @@ impl Store {
         self.core.sweep_next = stop;
         if stop == self.logs.len() {
             self.core.sweep_next = 0;
-            self.core.sweep_at = now.plus_ms(SWEEP_MS);
+            self.core.sweep_at = now.plus_ms(self.core.sweep_ms);
         }
     }
 

@@ -127,6 +127,7 @@ pub struct Core {
     pub recycled: u64,
     /// The next look at all logs' retention, and the log at which it goes on.
     pub sweep_at: Mono,
+    pub sweep_ms: u64,
     pub sweep_next: usize,
     /// Logs that are being truncated.
     pub truncating: LogList,
@@ -169,6 +170,7 @@ impl Core {
             opened: Totals::default(),
             recycled: 0,
             sweep_at: Mono(0),
+            sweep_ms: super::background::SWEEP_MS,
             sweep_next: 0,
             truncating: Vec::new(),
             stop_left: 0,

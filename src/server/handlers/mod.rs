@@ -44,9 +44,9 @@ pub struct Request<'a, 'c> {
     pub ticket: Ticket,
     pub config: &'a ServerConfig,
     pub shard: &'a mut Shard,
-    pub router: &'a mut Router,
     pub scratch: &'a mut Scratch,
-    pub stamps: Stamps,
+    pub stamps: &'a mut Stamps,
+    pub router: &'a mut Router,
     pub cx: &'a mut Cx<'c>,
 }
 

@@ -1,0 +1,110 @@
+use super::rig::{Rig, fetch, produce};
+use crate::io::Errno;
+
+#[test]
+fn accepting_pauses_where_it_would_fail_again_at_once() {
+    let mut rig = Rig::new(&[]);
+    for _ in 0..3 {
+        rig.fail_accept(Errno::MFILE);
+        assert_eq!(rig.accepting(), None, "not at once");
+        assert_eq!(rig.server.next_deadline(), Some(rig.now.plus_ms(100)));
+        rig.pass(99);
+        rig.turn();
+        assert_eq!(rig.accepting(), None);
+        rig.pass(1);
+        rig.turn();
+        assert!(rig.accepting().is_some(), "tried again");
+    }
+    // What the peer did concerns one connection only.
+    rig.fail_accept(Errno::CONNABORTED);
+    assert!(rig.accepting().is_some());
+    rig.connect();
+    assert_eq!(rig.server.connections(), 1);
+}
+
+#[test]
+fn an_address_has_as_many_connections_as_it_may() {
+    let settings =
+        [("max.connections.per.ip", "2"), ("max.connections.per.ip.overrides", "10.0.0.9:1,[::1]:0")];
+    let mut rig = Rig::new(&settings);
+    let first = rig.connect_from([10, 0, 0, 1]);
+    let second = rig.connect_from([10, 0, 0, 1]);
+    let third = rig.connect_from([10, 0, 0, 1]);
+    assert!(!rig.is_closing(first) && !rig.is_closing(second) && rig.is_closing(third));
+    let other = rig.connect_from([10, 0, 0, 9]);
+    let another = rig.connect_from([10, 0, 0, 9]);
+    assert!(!rig.is_closing(other) && rig.is_closing(another));
+    rig.settle();
+    // One that was refused gives nothing back, one that was served does.
+    let again = rig.connect_from([10, 0, 0, 1]);
+    assert!(rig.is_closing(again));
+    rig.end_recv(first, Ok(0));
+    rig.settle();
+    let again = rig.connect_from([10, 0, 0, 1]);
+    assert!(!rig.is_closing(again));
+}
+
+#[test]
+fn the_broker_has_as_many_connections_as_it_may() {
+    let mut rig = Rig::new(&[("max.connections", "2")]);
+    rig.connect_from([10, 0, 0, 1]);
+    rig.connect_from([10, 0, 0, 2]);
+    let third = rig.connect_from([10, 0, 0, 3]);
+    assert!(rig.is_closing(third));
+}
+
+#[test]
+fn a_hang_up_behind_requests_that_wait_ends_the_long_poll() {
+    for how in [Ok(0), Err(Errno::CONNRESET)] {
+        let mut rig = Rig::new(&[]);
+        let conn = rig.connect();
+        let mut frames = fetch(0, i32::MAX);
+        frames.extend(produce(&[0]));
+        frames.extend(fetch(1, i32::MAX));
+        rig.receive(conn, &frames);
+        rig.settle();
+        assert!(rig.sent.is_empty() && rig.receiving(conn).is_some(), "the fetch waits, and it listens");
+        rig.end_recv(conn, how);
+        rig.turn();
+        rig.settle();
+        assert_eq!(rig.server.connections(), 0, "{how:?}: what the peer sent is done, and it is gone");
+        assert!(!rig.sent.is_empty());
+    }
+}
+
+#[test]
+fn what_piles_up_behind_a_long_poll_is_bounded() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    rig.receive(conn, &fetch(0, i32::MAX));
+    let mut received = 0;
+    while rig.receiving(conn).is_some() && received < 1 << 20 {
+        let frame = produce(&[0]);
+        rig.receive(conn, &frame);
+        rig.settle();
+        received += frame.len();
+    }
+    assert!((64 << 10..128 << 10).contains(&received), "{received} bytes were taken");
+    // Once the long poll is over the rest goes on.
+    rig.pass(i32::MAX as u64);
+    for _ in 0..2000 {
+        rig.turn();
+        rig.settle();
+    }
+    assert!(rig.receiving(conn).is_some());
+}
+
+#[test]
+fn a_connection_that_found_no_buffer_while_it_waited_listens_again() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    let mut frames = fetch(0, i32::MAX);
+    frames.extend(produce(&[0]));
+    rig.receive(conn, &frames);
+    rig.end_recv(conn, Err(Errno::NOBUFS));
+    rig.turn();
+    assert_eq!(rig.receiving(conn), None);
+    rig.pass(1_001);
+    rig.turn();
+    assert!(rig.receiving(conn).is_some());
+}

@@ -1,0 +1,3 @@
+mod connections;
+mod rig;
+mod stamps;

@@ -1,0 +1,288 @@
+//! Server and shard without a kernel: what they ask for is done when the test says so.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, PartitionKey, ShardId, Uuid};
+use crate::config::broker::BrokerConfig;
+use crate::config::source::{Loader, Source};
+use crate::controller::Controller;
+use crate::controller::image::{Broker, Image};
+use crate::controller::record::Record;
+use crate::io::buffer::{Pool, RecvBuf};
+use crate::io::clock::Clock;
+use crate::io::{ConnId, Done, Errno, FileId, ListenerId, Mono, Op, Payload, StorageCaps, Token};
+use crate::log::store::StoreConfig;
+use crate::router::mesh::Router;
+use crate::server::metadata::{Ids, Metadata};
+use crate::server::quota::ConnectionQuota;
+use crate::server::{On, Server, ServerConfig};
+use crate::shard::{Cx, Shard, TOKEN_READ, TOKEN_STORE, rules};
+use crate::wire::batch::build::{BatchBuilder, NewRecord};
+use crate::wire::codec::Codec;
+use crate::wire::msg::{self, Bytes, FetchRequest, ProduceRequest, StrBytes, fetch_request, produce_request};
+
+pub const NAME: &str = "orders";
+const TOPIC: Uuid = Uuid([2; 16]);
+const PARTITIONS: i32 = 4;
+
+pub struct Rig {
+    pub server: Server,
+    shard: Shard,
+    router: Router,
+    meta: Metadata,
+    pool: Pool,
+    pub now: Mono,
+    files: u32,
+    connections: u32,
+    /// What was asked for and is not done.
+    pub ops: Vec<(Op, Token)>,
+    /// The bytes of each send that is done, by connection.
+    pub sent: Vec<(ConnId, Vec<u8>)>,
+}
+
+fn image(config: BrokerConfig) -> Image {
+    let me = Broker { id: BrokerId(1), host: "127.0.0.1".into(), port: 9092, rack: None };
+    let mut image = Image::new("cluster".into(), Arc::new(config), vec![me]);
+    let mut records = vec![Record::Topic { name: NAME.into(), id: TOPIC, config: Default::default() }];
+    records.extend((0..PARTITIONS).map(|index| Record::Partition {
+        topic: TOPIC,
+        index: PartitionIndex(index),
+        leader: BrokerId(1),
+        epoch: LeaderEpoch(0),
+        replicas: vec![BrokerId(1)],
+    }));
+    image.apply(&records).expect("records that fit");
+    image
+}
+
+impl Rig {
+    /// A broker with these settings, and a listener that is served.
+    pub fn new(settings: &[(&str, &str)]) -> Rig {
+        let mut loader = Loader::default();
+        for (key, value) in settings {
+            loader.set(Source::Flag, key, value).expect("a setting");
+        }
+        let image = image(loader.finish().expect("settings that fit"));
+        let caps = StorageCaps {
+            device: 1,
+            file_system: "ext4".to_string(),
+            direct: true,
+            shared_flush: true,
+            not_durable: None,
+        };
+        let store = StoreConfig {
+            data_dir: PathBuf::from("/data"),
+            directory: Uuid([1; 16]),
+            caps,
+            shared_flush: true,
+            free_bytes_min: 0,
+            tail_cache_bytes: 8 << 20,
+            planted: None,
+        };
+        let mut pool = Pool::new(16 << 20);
+        while pool.grow().is_some() {}
+        let mut shard = Shard::new(ShardId(0), store);
+        for topic in image.topics() {
+            for index in 0..PARTITIONS {
+                let key = PartitionKey { topic: topic.id, partition: PartitionIndex(index) };
+                shard.create(key, rules::of(&topic.config, &image.config));
+            }
+        }
+        let config = ServerConfig {
+            shard: ShardId(0),
+            request_bytes_max: 1 << 20,
+            fetch_bytes_max: 1 << 20,
+            idle_ms_max: 3_600_000,
+            held_bytes_max: 4 << 20,
+            handover_requests: 0,
+            handover_interval_ms: 0,
+        };
+        let server = Server::new(config, ConnectionQuota::default());
+        let meta = Metadata::new(
+            Arc::new(image.clone()),
+            Some(Controller::new(image)),
+            Arc::new(BTreeMap::new()),
+            Ids::new([7; 32]),
+        );
+        let router = Router::new(ShardId(0), Vec::new());
+        let (ops, sent) = (Vec::new(), Vec::new());
+        let mut rig =
+            Rig { server, shard, router, meta, pool, now: Mono(1), files: 0, connections: 0, ops, sent };
+        rig.server.serve(ListenerId(1));
+        rig.turn();
+        rig
+    }
+
+    pub fn pass(&mut self, ms: u64) {
+        self.now = self.now.plus_ms(ms);
+    }
+
+    /// One turn; what it asks for is added to `ops`.
+    pub fn turn(&mut self) {
+        let mut uuids = 0;
+        while self.shard.uuids_wanted() > 0 {
+            uuids += 1;
+            self.shard.add_uuids(std::iter::once(Uuid([uuids; 16])));
+        }
+        self.shard.turn(&mut cx(&mut self.pool, self.now));
+        let (server, mut on) = self.on();
+        server.collect(&mut on);
+        server.turn(&mut on);
+        self.ops.extend(self.shard.take_ops());
+        self.ops.extend(self.server.take_ops());
+    }
+
+    fn done(&mut self, token: Token, result: Result<u32, Errno>, more: bool, payload: Payload) {
+        let done = Done { token, result, more, payload };
+        match token.kind() {
+            TOKEN_STORE | TOKEN_READ => self.shard.done(done, &mut cx(&mut self.pool, self.now)),
+            _ => {
+                let (server, mut on) = self.on();
+                server.done(done, &mut on);
+            }
+        }
+    }
+
+    fn on(&mut self) -> (&mut Server, On<'_>) {
+        let cx = cx(&mut self.pool, self.now);
+        (&mut self.server, On { shard: &mut self.shard, router: &mut self.router, meta: &mut self.meta, cx })
+    }
+
+    /// Does what is asked for now and fits, and turns once; returns how many operations that were.
+    pub fn complete(&mut self, fits: impl Fn(&Op) -> bool) -> usize {
+        let (fitting, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ops)
+            .into_iter()
+            .partition(|(op, _)| fits(op) && !matches!(op, Op::Accept { .. } | Op::Recv { .. }));
+        self.ops = rest;
+        let count = fitting.len();
+        for (op, token) in fitting {
+            let (result, payload) = match op {
+                Op::Write { data, .. } => (data.len() as u32, Payload::Written(data)),
+                Op::Send { conn, chain } => {
+                    self.sent.push((conn, chain.slices(usize::MAX).flatten().copied().collect()));
+                    (chain.remaining() as u32, Payload::Sent(chain))
+                }
+                Op::OpenFile { .. } => {
+                    self.files += 1;
+                    (0, Payload::Opened(FileId(self.files)))
+                }
+                Op::CancelRecv { conn } => {
+                    self.end_recv(conn, Err(Errno::CANCELED));
+                    (0, Payload::None)
+                }
+                _ => (0, Payload::None),
+            };
+            self.done(token, Ok(result), false, payload);
+        }
+        self.turn();
+        count
+    }
+
+    /// Turns until nothing but accepts and receives is left. The end of a job may ask for nothing before the next turn.
+    pub fn settle(&mut self) {
+        while self.complete(|_| true) + self.complete(|_| true) > 0 {}
+    }
+
+    /// The `Accept` in flight, if there is one.
+    pub fn accepting(&self) -> Option<Token> {
+        self.ops.iter().find(|(op, _)| matches!(op, Op::Accept { .. })).map(|(_, token)| *token)
+    }
+
+    pub fn fail_accept(&mut self, errno: Errno) {
+        let token = self.accepting().expect("an accept");
+        self.ops.retain(|(_, of)| *of != token);
+        self.done(token, Err(errno), false, Payload::None);
+        self.turn();
+    }
+
+    pub fn connect_from(&mut self, address: [u8; 4]) -> ConnId {
+        let token = self.accepting().expect("an accept");
+        self.connections += 1;
+        let conn = ConnId(self.connections);
+        let peer = SocketAddr::from((IpAddr::from(address), 4000));
+        self.done(token, Ok(0), true, Payload::Accepted { conn, peer });
+        self.turn();
+        conn
+    }
+
+    pub fn connect(&mut self) -> ConnId {
+        self.connect_from([127, 0, 0, 1])
+    }
+
+    /// The token of the connection's `Recv`, if it is armed.
+    pub fn receiving(&self, conn: ConnId) -> Option<Token> {
+        let of = |op: &Op| matches!(op, Op::Recv { conn: of } if *of == conn);
+        self.ops.iter().find(|(op, _)| of(op)).map(|(_, token)| *token)
+    }
+
+    pub fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        let token = self.receiving(conn).expect("it receives");
+        let payload = Payload::Received(RecvBuf::owned(bytes.to_vec()));
+        self.done(token, Ok(bytes.len() as u32), true, payload);
+        self.turn();
+    }
+
+    /// The connection's `Recv` ends: `Ok(0)` is the peer's end of stream.
+    pub fn end_recv(&mut self, conn: ConnId, result: Result<u32, Errno>) {
+        let Some(token) = self.receiving(conn) else { return };
+        self.ops.retain(|(op, _)| !matches!(op, Op::Recv { conn: of } if *of == conn));
+        self.done(token, result, false, Payload::None);
+    }
+
+    pub fn is_closing(&self, conn: ConnId) -> bool {
+        self.ops.iter().any(|(op, _)| matches!(op, Op::CloseConn { conn: of } if *of == conn))
+    }
+}
+
+fn cx(pool: &mut Pool, now: Mono) -> Cx<'_> {
+    Cx { pool, now, clock: Clock::Still(now), wall_ms: 0 }
+}
+
+fn batch() -> Vec<u8> {
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"value"), headers: &[] });
+    let mut out = Vec::new();
+    builder.finish(&mut out).expect("builds");
+    out
+}
+
+/// A frame that produces one record to each of these partitions, acks=all.
+pub fn produce(partitions: &[i32]) -> Vec<u8> {
+    let mut topic = produce_request::TopicProduceData::default();
+    topic.name = StrBytes::from(NAME);
+    for index in partitions {
+        let mut partition = produce_request::PartitionProduceData::default();
+        partition.index = *index;
+        partition.records = Some(Bytes::from(batch()));
+        topic.partition_data.push(partition);
+    }
+    let mut request = ProduceRequest::default();
+    request.acks = -1;
+    request.timeout_ms = 30_000;
+    request.topic_data = vec![topic];
+    let mut out = Vec::new();
+    msg::encode_request(&mut out, 1, Some("test"), 9, &request).expect("encodes");
+    out
+}
+
+/// A frame that fetches partition 0 from this offset.
+pub fn fetch(offset: i64, max_wait_ms: i32) -> Vec<u8> {
+    let mut topic = fetch_request::FetchTopic::default();
+    topic.topic = StrBytes::from(NAME);
+    let mut partition = fetch_request::FetchPartition::default();
+    partition.fetch_offset = offset;
+    partition.partition_max_bytes = 1 << 20;
+    topic.partitions.push(partition);
+    let mut request = FetchRequest::default();
+    request.max_wait_ms = max_wait_ms;
+    request.min_bytes = 1;
+    request.max_bytes = 1 << 20;
+    request.session_epoch = -1;
+    request.topics = vec![topic];
+    let mut out = Vec::new();
+    msg::encode_request(&mut out, 2, Some("test"), 12, &request).expect("encodes");
+    out
+}

@@ -1,0 +1,117 @@
+use super::rig::{Rig, batch, key, part, poll};
+use crate::base::error::Refused;
+use crate::base::ids::LeaderEpoch;
+use crate::io::Op;
+use crate::log::store::Durability;
+use crate::router::message::{Fetch, FetchPart};
+
+/// Partition 0 holds so many batches of 1000 bytes and some.
+fn filled(batches: usize) -> (Rig, usize) {
+    let mut rig = Rig::new(Durability::Durable);
+    let records = batch(1000);
+    for _ in 0..batches {
+        rig.produce(-1, &[(0, &records)]);
+    }
+    rig.run(500);
+    assert_eq!(rig.replies.len(), batches);
+    rig.replies.clear();
+    (rig, records.len())
+}
+
+#[test]
+fn a_long_poll_is_answered_by_what_it_waits_for() {
+    let (mut rig, size) = filled(1);
+    let fetch = rig.fetch(poll([part(0, 1)]));
+    rig.run(5_000);
+    assert!(!rig.is_answered(fetch));
+    rig.hold = |op| matches!(op, Op::Write { .. });
+    rig.produce(-1, &[(0, &batch(1000))]);
+    rig.run(500);
+    assert!(!rig.is_answered(fetch), "not durable, not seen");
+    rig.release();
+    rig.run(500);
+    let outcomes = rig.fetched(fetch);
+    assert_eq!((outcomes[0].records.bytes, outcomes[0].high_watermark.get().0), (size, 2));
+}
+
+#[test]
+fn a_long_poll_waits_for_its_bytes_or_its_time() {
+    let (mut rig, size) = filled(1);
+    let enough = rig.fetch(Fetch { min_bytes: 2 * size as i32, ..poll([part(0, 0)]) });
+    let too_much = rig.fetch(Fetch { min_bytes: 3 * size as i32, ..poll([part(0, 0)]) });
+    rig.run(500);
+    assert!(!rig.is_answered(enough));
+    rig.produce(-1, &[(0, &batch(1000))]);
+    rig.run(500);
+    assert_eq!(rig.sizes(enough), [(2 * size, None)]);
+    rig.run(58_000);
+    assert!(!rig.is_answered(too_much));
+    rig.run(1_100);
+    assert_eq!(rig.sizes(too_much), [(2 * size, None)]);
+}
+
+#[test]
+fn limits_cut_at_batches_and_bring_at_least_one() {
+    let (mut rig, size) = filled(5);
+    rig.produce(-1, &[(1, &batch(1000))]);
+    rig.run(500);
+    let tiny = |from| FetchPart { bytes_max: 1, ..part(0, from) };
+    let one = rig.fetch(poll([tiny(2)]));
+    assert_eq!(rig.sizes(one), [(size, None)]);
+    // Only the first partition that has records is allowed over its limit.
+    let two = rig.fetch(poll([tiny(5), tiny(0), FetchPart { bytes_max: 1, ..part(1, 0) }]));
+    assert_eq!(rig.sizes(two), [(0, None), (size, None), (0, None)]);
+    let by_request = rig.fetch(Fetch { max_bytes: 3 * size as i32 + 10, ..poll([part(0, 0), part(1, 0)]) });
+    assert_eq!(rig.sizes(by_request), [(3 * size, None), (0, None)]);
+    let by_part = rig.fetch(poll([FetchPart { bytes_max: 2 * size as i32, ..part(0, 0) }, part(1, 0)]));
+    assert_eq!(rig.sizes(by_part), [(2 * size, None), (size, None)]);
+}
+
+#[test]
+fn errors_answer_at_once() {
+    let (mut rig, size) = filled(1);
+    let wrong_epoch = |epoch| FetchPart { current_epoch: LeaderEpoch(epoch), ..part(0, 1) };
+    for (asked, error) in [
+        (part(0, 2), Refused::OffsetOutOfRange),
+        (part(0, -1), Refused::OffsetOutOfRange),
+        (part(9, 0), Refused::UnknownTopicOrPartition),
+        (wrong_epoch(99), Refused::UnknownLeaderEpoch),
+    ] {
+        let fetch = rig.fetch(Fetch { min_bytes: 1 << 20, ..poll([part(0, 0), asked]) });
+        assert_eq!(rig.sizes(fetch), [(size, None), (0, Some(error))]);
+    }
+    let refused_before = rig.fetch(Fetch { at_once: true, ..poll([part(0, 1)]) });
+    assert_eq!(rig.sizes(refused_before), [(0, None)]);
+    let nothing = rig.fetch(poll([]));
+    assert_eq!(rig.sizes(nothing), []);
+}
+
+#[test]
+fn a_deleted_partition_ends_the_long_polls_on_it() {
+    let (mut rig, _) = filled(1);
+    let fetch = rig.fetch(poll([part(0, 1), part(1, 0)]));
+    rig.with_cx(|shard, cx| shard.delete(key(0), cx));
+    assert_eq!(rig.sizes(fetch), [(0, Some(Refused::UnknownTopicOrPartition)), (0, None)]);
+}
+
+#[test]
+fn a_peer_that_ended_gets_what_there_is_and_one_that_is_gone_nothing() {
+    let (mut rig, size) = filled(1);
+    let fetch = rig.fetch(Fetch { min_bytes: 1 << 20, ..poll([part(0, 0)]) });
+    rig.hurry();
+    assert_eq!(rig.sizes(fetch), [(size, None)]);
+    rig.fetch(poll([part(0, 1)]));
+    rig.forget();
+    rig.produce(0, &[(0, &batch(1000))]);
+    rig.run(70_000);
+    assert_eq!(rig.replies.len(), 1, "the produce");
+    assert!(rig.shard.parked.is_empty());
+}
+
+#[test]
+fn a_stop_answers_long_polls() {
+    let (mut rig, _) = filled(1);
+    let fetch = rig.fetch(poll([part(0, 1)]));
+    rig.with_cx(|shard, cx| shard.begin_drain(cx));
+    assert_eq!(rig.sizes(fetch), [(0, None)]);
+}

@@ -1,0 +1,3 @@
+mod fetch;
+mod produce;
+mod rig;
