@@ -136,7 +136,7 @@ mod tests {
 
     /// Whether the eventfd was written, waiting up to `ms` for it.
     fn has_sounded(bell: &Bell, ms: i32) -> bool {
-        let mut polled = libc::pollfd { fd: bell.0.event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut polled = libc::pollfd { fd: bell.0.event.descriptor(), events: libc::POLLIN, revents: 0 };
         // SAFETY: the call reads and writes the one structure, which lives across it.
         unsafe { libc::poll(&raw mut polled, 1, ms) == 1 }
     }
