@@ -208,6 +208,8 @@ pub enum OpenMode {
 pub enum ListenMode {
     /// Nobody else: `Errno::ADDRINUSE` for a second one.
     Exclusive,
+    /// As `Exclusive`, and then open to [`ListenMode::ReusePort`]: the first of several, so that nobody else is at the address already.
+    FirstOfReusePort,
     /// Everybody of this user who says so as well (`SO_REUSEPORT`): each connection goes to one of the listeners, by a hash of its
     /// addresses. A connection that waits in the queue of a listener that closes is lost.
     ReusePort,
@@ -523,6 +525,14 @@ impl Io {
     /// The monotonic clock.
     pub fn now(&self) -> Mono {
         each_driver!(self, io => io.now())
+    }
+
+    /// CPU time of the calling thread, in nanoseconds, the kernel's work for it included; 0 under `sim`.
+    pub fn cpu_ns(&self) -> u64 {
+        match self {
+            Io::Sim(_) => 0,
+            _ => linux::thread_cpu_ns(),
+        }
     }
 
     /// What the clocks of turns are made by.
