@@ -68,7 +68,17 @@ impl ClientError {
         if code == codes::NONE { Ok(()) } else { Err(ClientError::refused(code, what, message)) }
     }
 
-    pub fn refused(code: i16, what: impl Into<String>, message: Option<&str>) -> ClientError {
+    pub fn not_corelog(address: &str) -> Fatal {
+        fatal(
+            "not-corelog",
+            format!("{address} is no corelog broker, or an older one"),
+            "it closed the connection on a request that only corelog knows",
+            "shards are corelog's own: other brokers have none to show",
+            &["-b HOST:PORT                 (a corelog broker)", "corelog topic describe NAME  (any broker)"],
+        )
+    }
+
+    fn refused(code: i16, what: impl Into<String>, message: Option<&str>) -> ClientError {
         ClientError::Refused { code, what: what.into(), message: message.unwrap_or_default().to_string() }
     }
 
@@ -158,16 +168,7 @@ impl ClientError {
                 "the two programs are too far apart in age",
                 &["update the older of the two"],
             ),
-            ClientError::NotCorelog { address } => fatal(
-                "not-corelog",
-                format!("{address} is no corelog broker, or an older one"),
-                "it closed the connection on a request that only corelog knows",
-                "shards are corelog's own: other brokers have none to show",
-                &[
-                    "-b HOST:PORT                 (a corelog broker)",
-                    "corelog topic describe NAME  (any broker)",
-                ],
-            ),
+            ClientError::NotCorelog { address } => not_corelog(address),
             ClientError::Deadline { what, after, last } => {
                 let mut inner = last.to_fatal();
                 inner.found = format!("{} ({})", inner.summary, inner.found);
