@@ -60,7 +60,7 @@
 //! |---|---|---|---|
 //! | `uring` | production: one ring per shard | make all calls of a turn in one, receive and accept without a call for each, write from registered memory, cancel what waits | run before Linux 6.1, or where io_uring is forbidden |
 //! | `epoll` | the baseline: readiness, and threads for files | run on any Linux, under Docker's default seccomp profile | batch calls, write without handing over to a thread and back, cancel a file operation that has begun, sleep to less than a millisecond |
-//! | `glommio` | another thread-per-core runtime, to compare with | run the same shard code over futures | use our memory for files, receive and accept without a call for each, make one write durable without opening the file again, hold the lock for a killed process's writes, run where `uring` cannot |
+//! | `glommio` | another thread-per-core runtime, to compare with | run the same shard code over futures | use our memory for files, receive and accept by multishot operations, make one write durable without opening the file again, hold the lock for a killed process's writes, run where `uring` cannot |
 //! | `sim` | the same seam in memory, on one seed | fail in every way of the fault model, again in the same way | serve anybody outside |
 //!
 //! # Non-obvious

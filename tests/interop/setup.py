@@ -18,7 +18,7 @@ VENV = CACHE / "venv"
 PYTHON = VENV / "bin" / "python"
 JAVA = CACHE / "java"
 JAVA_RELEASES = {"java-4.1": "4.1.1", "java-3.9": "3.9.1", "java-3.6": "3.6.2", "java-2.8": "2.8.2"}
-# The one Java source is compiled against the oldest release and run with each.
+# The Java sources are compiled against the oldest release and run with each.
 OLDEST = "2.8.2"
 REQUIREMENTS = HERE / "requirements.txt"
 SYSTEM = {"kcat": "kcat", "javac": "openjdk-17-jdk-headless", "mvn": "maven", "cc": "gcc"}
@@ -65,7 +65,8 @@ def python_packages() -> None:
 
 
 def java_clients() -> None:
-    pom, source = HERE / "clients" / "java" / "pom.xml", HERE / "clients" / "java" / "Client.java"
+    pom = HERE / "clients" / "java" / "pom.xml"
+    sources = [HERE / "clients" / "java" / name for name in ("Client.java", "Moving.java")]
     for release in JAVA_RELEASES.values():
         folder = JAVA / release
         if not stamped(folder, pom):
@@ -73,9 +74,9 @@ def java_clients() -> None:
                 "-DincludeScope=runtime", f"-DoutputDirectory={folder}")
             stamp(folder, pom)
     classes = JAVA / "classes"
-    if not stamped(classes, pom, source):
-        run("javac", "-Xlint:-options", "--release", "11", "-cp", f"{JAVA / OLDEST}/*", "-d", classes, source)
-        stamp(classes, pom, source)
+    if not stamped(classes, pom, *sources):
+        run("javac", "-Xlint:-options", "--release", "11", "-cp", f"{JAVA / OLDEST}/*", "-d", classes, *sources)
+        stamp(classes, pom, *sources)
 
 
 def everything() -> None:

@@ -27,6 +27,9 @@ pub fn memory_bytes() -> u64 {
     shards * MEMORY_PER_SHARD_BYTES
 }
 
+/// In the warning that a broker of more shards than CPUs begins with: the tests ask for such brokers.
+const MORE_SHARDS_THAN_CPUS: &str = "shards share";
+
 /// How much more than `memory` a broker may be resident with.
 pub const RESIDENT_MARGIN_BYTES: u64 = 64 << 20;
 
@@ -214,8 +217,9 @@ impl Broker {
     pub fn assert_healthy(&mut self) {
         let log = self.log();
         assert!(self.is_running(), "the broker ended:\n{log}");
+        let lines = log.lines().filter(|line| !line.contains(MORE_SHARDS_THAN_CPUS));
         for bad in ["panicked", "\"level\":\"ERROR\"", "\"level\":\"WARN\""] {
-            assert!(!log.contains(bad), "{bad} in the broker's log:\n{log}");
+            assert!(!lines.clone().any(|line| line.contains(bad)), "{bad} in the broker's log:\n{log}");
         }
         let resident = self.resident_bytes();
         let cap = memory_bytes() + RESIDENT_MARGIN_BYTES;

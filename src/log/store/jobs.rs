@@ -119,6 +119,7 @@ pub struct Job {
     at: u64,
     error: Option<Errno>,
     attempts: u32,
+    /// Times that it began anew because of what others left or removed.
     leftovers: u32,
 }
 
@@ -249,7 +250,7 @@ impl Jobs {
             (Ok(_), _) => {}
             (Err(errno), _) => {
                 let step = job.steps.front();
-                if !step.is_some_and(|step| step.tolerates(errno)) {
+                if !step.is_some_and(|step| step.tolerates(errno, job.kind)) {
                     job.error = Some(errno);
                 }
             }
@@ -262,9 +263,11 @@ impl Jobs {
 }
 
 impl Step {
-    fn tolerates(&self, errno: Errno) -> bool {
+    fn tolerates(&self, errno: Errno, kind: Kind) -> bool {
         const NOTEMPTY: Errno = Errno(39);
         match self {
+            // Another partition of the topic, perhaps of another shard, was removed last, and the topic's directory with it.
+            Step::SyncDir(_) => errno == Errno::NOENT && kind == Kind::Delete,
             Step::MakeDir(_) => errno == Errno::EXIST,
             Step::Remove(_) => errno == Errno::NOENT,
             Step::RemoveDir { shared, .. } => errno == Errno::NOENT || (*shared && errno == NOTEMPTY),
@@ -315,6 +318,19 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
         let path = path.clone();
         job.leftovers += 1;
         job.steps.push_front(Step::Remove(path));
+        core.jobs.runnable.push(id);
+        return Outcome::Waits;
+    }
+    if errno == Errno::NOENT
+        && job.leftovers < ATTEMPTS_MAX
+        && let Some(Step::MakeDir(path)) = job.steps.front()
+        && *path == log.dir
+        && let Some((topic, data)) = path.parent().and_then(|topic| Some((topic, topic.parent()?)))
+    {
+        // Another shard knows that the topic is deleted, found its directory empty, and removed it.
+        let again = [Step::SyncDir(data.to_path_buf()), Step::MakeDir(topic.to_path_buf())];
+        job.leftovers += 1;
+        again.into_iter().for_each(|step| job.steps.push_front(step));
         core.jobs.runnable.push(id);
         return Outcome::Waits;
     }

@@ -120,3 +120,47 @@ fn a_deleted_log_leaves_nothing() {
     let left = rig.io.list_dir(super::rig::DATA.as_ref()).expect("the data directory");
     assert_eq!(left, []);
 }
+
+/// Removes the topic's directory if it is empty, as a shard does that has removed the last partition that it knew.
+fn another_shard_removes_the_topic(rig: &mut Rig) -> bool {
+    let path = format!("{}/{}", super::rig::DATA, key(0).topic).into();
+    rig.io.wait(crate::io::Op::RemoveDir { path }).result.is_ok()
+}
+
+#[test]
+fn another_shard_may_remove_the_topics_directory_first() {
+    let mut first = 0;
+    for seed in 0..40 {
+        let mut rig = Rig::new(seed, Faults::calm());
+        let slot = rig.store.create(key(0), config());
+        rig.produce(slot, &batch(0, 2, 3000));
+        rig.store.delete(slot);
+        let gone = crate::log::store::Event::Deleted(key(0));
+        let mut removed = false;
+        let ended = rig.run(5000, |rig| {
+            removed |= another_shard_removes_the_topic(rig);
+            rig.events.contains(&gone)
+        });
+        assert!(ended, "seed {seed}: {:?}", rig.events);
+        first += u32::from(removed);
+    }
+    assert!(first > 10, "the other shard was first {first} times");
+}
+
+#[test]
+fn another_shard_may_remove_the_topics_directory_before_a_partition_is_in_it() {
+    let mut between = 0;
+    for seed in 0..40 {
+        let mut rig = Rig::new(seed, Faults::calm());
+        let slot = rig.store.create(key(0), config());
+        rig.append_patiently(slot, &batch(0, 2, 3000));
+        let mut removed = false;
+        let durable = rig.run(5000, |rig| {
+            removed = removed || another_shard_removes_the_topic(rig);
+            rig.durable(slot) == Offset(2)
+        });
+        assert!(durable, "seed {seed}: {:?}", rig.events);
+        between += u32::from(removed);
+    }
+    assert!(between > 10, "the other shard removed it {between} times");
+}
