@@ -242,6 +242,7 @@ impl Node {
                 }
                 Letter::Ask(parcel) => self.ask(from, parcel, time),
                 Letter::Control(control) => {
+                    self.router.count_served();
                     let (server, mut on) = server_on!(self, time);
                     server.control_frame(*control, &mut on);
                 }

@@ -215,6 +215,7 @@ fn topics_change_while_requests_to_other_shards_are_in_flight() {
         let mut more = CreatePartitionsRequest::default();
         let mut grown = create_partitions_request::CreatePartitionsTopic::default();
         (grown.name, grown.count) = (StrBytes::from(name.as_str()), 2 * SHARDS as i32);
+        grown.assignments = None;
         more.topics.push(grown);
         more.timeout_ms = 10_000;
         let mut gone = DeleteTopicsRequest::default();
@@ -280,6 +281,9 @@ fn a_client_that_never_reads_harms_nobody() {
     assert_sound(&mut broker);
 }
 
+/// How long the slow shard sleeps in each turn.
+const SLOW: Duration = Duration::from_millis(200);
+
 /// The shard's own clients wait; the others do not notice, and what waits for it is bounded.
 #[test]
 fn a_slow_shard_harms_only_its_own_partitions() {
@@ -291,12 +295,12 @@ fn a_slow_shard_harms_only_its_own_partitions() {
         return skip(test, "the switch exists in debug builds only");
     }
     let home = Home::new("shards-slow");
-    let launcher = ["env", "CORELOG_TEST_SLOW_SHARD=1:500"].map(String::from);
+    let launcher = ["env".to_string(), format!("CORELOG_TEST_SLOW_SHARD=1:{}", SLOW.as_millis())];
     let memory = format!("memory={MEMORY_BYTES}");
     let settings = ["shards=4", &memory, "advertise=shards", "advertise.port=0"];
     let mut broker = Broker::start_under(&launcher, &home.data(), &settings).expect("it starts");
     let mut cluster = broker.cluster();
-    create(&mut cluster, "t", SHARDS as i32, &[("durability", "written")]);
+    create(&mut cluster, "t", 2 * SHARDS as i32, &[("durability", "written")]);
     cluster.list_topics().expect("brokers");
     let address = |shard: usize| cluster.brokers().nth(shard).expect("a shard").address.clone();
     // A flood for the slow shard, by way of another one, which must not keep it all in memory.
@@ -308,17 +312,21 @@ fn a_slow_shard_harms_only_its_own_partitions() {
     let mut stream = flood.stream();
     let taken = (0..1000).take_while(|_| stream.write_all(&request).is_ok()).count();
     assert!(taken < 1000, "900 MB went to a shard that sleeps");
-    let mut worst = Duration::ZERO;
-    for (own, _) in (0..20).flat_map(|_| [(0, ()), (3, ())]) {
+    let mut others = Vec::new();
+    for own in (0..20).flat_map(|_| [0, 3]) {
         let mut talk = Talk::to(&address(own));
         let began = Instant::now();
         produce(&mut talk, "t", own as i32, b"at once");
-        worst = worst.max(began.elapsed());
+        others.push(began.elapsed());
     }
-    assert!(worst < Duration::from_millis(400), "a produce to another shard took {worst:?}");
+    others.sort_unstable();
+    let usual = others[others.len() / 2];
+    let mut own = Talk::to(&address(1));
+    own.stream().set_read_timeout(Some(2 * PATIENCE)).expect("an open socket");
     let began = Instant::now();
-    produce(&mut Talk::to(&address(1)), "t", 1, b"in time");
-    assert!(began.elapsed() > Duration::from_millis(400), "the shard is not slow: {:?}", began.elapsed());
+    produce(&mut own, "t", (SHARDS + 1) as i32, b"in time");
+    let slow = began.elapsed();
+    assert!(slow >= SLOW && usual < SLOW / 2, "{slow:?} on the slow shard, {usual:?} on others");
     assert_sound(&mut broker);
 }
 
@@ -458,8 +466,9 @@ fn the_figures_of_shards_follow_the_load() {
     assert!(sum("requests_total") >= requests as u64);
     assert!(sum("received_bytes_total") > 400_000, "{}", sum("received_bytes_total"));
     assert!(sum("sent_bytes_total") > 0 && sum("flushes_total") > 0 && sum("pool_used_bytes") > 0);
-    // The connection lives on one shard, three quarters of its requests are for the others.
-    assert_eq!((sum("hops_sent_total"), sum("hops_served_total")), (30, 30));
+    // The connection lives on one shard, three quarters of its requests are for the others; the topic's creation may hop as well.
+    let hops = sum("hops_sent_total");
+    assert!((30..=31).contains(&hops) && sum("hops_served_total") == hops, "{document}");
     assert!(
         rows.iter()
             .all(|row| of(row, "busy_ns") < of(row, "elapsed_ns") && of(row, "busy_permille") <= 1_000)
