@@ -15,6 +15,7 @@ mod loopfs;
 mod pipeline;
 mod powerloss;
 mod runtime;
+mod shards;
 mod stop;
 mod support;
 mod talk;
