@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use corelog::base::board::Board;
 use corelog::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, PartitionKey, ShardId, Uuid};
 use corelog::config::broker::BrokerConfig;
 use corelog::config::topic::Overrides;
@@ -119,6 +120,7 @@ impl Machine {
             Some(Controller::new(image)),
             Arc::new(BTreeMap::new()),
             Ids::new([7; 32]),
+            Arc::new(Board::new("none", [None])),
         );
         let mut machine = Machine {
             server,
@@ -147,7 +149,7 @@ impl Machine {
     }
 
     fn connect(&mut self) {
-        self.server.serve(ListenerId(1));
+        self.server.serve(ListenerId(1), false);
         let (_, token) = self.server.take_ops().next().expect("it accepts");
         let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
         let payload = Payload::Accepted { conn: ConnId(1), peer };

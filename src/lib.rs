@@ -43,6 +43,8 @@
 //! `calibrate` drives its bare pipeline with `loadgen`'s closed loop: the ratio of two results is one of servers only where both were
 //! loaded by the same code.
 //!
+//! `server` writes JSON for our own tools alone, never for an API of Kafka's.
+//!
 //! `server` does not know `log`: record bytes reach it as pinned slices of `io` buffers. `log` builds operations, it does not run
 //! them. `client` speaks over plain sockets, so that the tools work where io_uring is forbidden; only `loadgen`'s engine needs a ring.
 //!
@@ -62,7 +64,7 @@
 //! | loom | io |
 //! | lz4_flex | wire |
 //! | serde | config, controller, loadgen, cli |
-//! | serde_json | controller, calibrate, loadgen, cli |
+//! | serde_json | controller, calibrate, loadgen, server, cli |
 //! | slab | io, router, shard, server, broker |
 //! | snap | wire |
 //! | toml | config |

@@ -14,14 +14,15 @@ use super::files;
 use super::pump::{Node, Stand};
 use super::source::IoSource;
 use super::together::Together;
+use crate::base::board::Board;
 use crate::base::error::Fatal;
 use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, PartitionKey, ShardId, Uuid};
 use crate::base::limits::SHARDS_MAX;
-use crate::config::broker::{BrokerConfig, Listener};
+use crate::config::broker::{Accept, BrokerConfig, Listener};
 use crate::controller::Controller;
 use crate::controller::image::{Broker, Image};
 use crate::controller::published::Published;
-use crate::io::{Io, ListenMode, ListenerId, SharedListener, StorageCaps};
+use crate::io::{Errno, Io, ListenMode, ListenerId, SharedListener, StorageCaps};
 use crate::log::store::StoreConfig;
 use crate::router::mesh::{Link, Router};
 use crate::server::metadata::{Ids, Metadata};
@@ -62,6 +63,8 @@ pub struct Listening {
     pub addr: SocketAddr,
     /// The only shard that accepts there, or none if all do.
     pub shard: Option<ShardId>,
+    /// What comes there goes to the shard with the fewest connections, whoever accepts it.
+    pub for_all: bool,
 }
 
 /// Locks and recovers the directory and binds the listeners of the first shard.
@@ -163,7 +166,7 @@ impl Parts {
         if control.is_some() {
             keep_spare(&mut io, &foundation.store.data_dir);
         }
-        let meta = Metadata::new(image, controller, self.epochs, Ids::new(seed));
+        let meta = Metadata::new(image, controller, self.epochs, Ids::new(seed), self.together.board.clone());
         let router = Router::new(id, self.links);
         let data_dir = foundation.store.data_dir.clone();
         let (shard, together) = (self.shard, self.together);
@@ -171,8 +174,9 @@ impl Parts {
     }
 }
 
-pub fn together(foundation: &Foundation, shards: usize) -> Arc<Together> {
-    Arc::new(Together::new(Published::new(foundation.image.clone()), shards))
+/// `board` has a row for each shard.
+pub fn together(foundation: &Foundation, board: Board) -> Arc<Together> {
+    Arc::new(Together::new(Published::new(foundation.image.clone()), board))
 }
 
 /// A broker on one thread: one node for each `Io`, the first with the listeners. What the simulator and tests run.
@@ -191,7 +195,7 @@ pub fn assemble(
     }
     let epochs = Arc::new(shards.iter().flat_map(epochs).collect::<BTreeMap<_, _>>());
     let wakers: Vec<_> = ios.iter().map(Io::waker).collect();
-    let together = together(&foundation, ios.len());
+    let together = together(&foundation, Board::new("none", ios.iter().map(|_| None)));
     let mut head = Some(head);
     let mut nodes = Vec::new();
     for ((io, shard), links) in ios.into_iter().zip(shards).zip(crate::router::mesh::links(&wakers)) {
@@ -201,10 +205,10 @@ pub fn assemble(
     Ok((nodes, listening))
 }
 
-/// What another shard accepts on, of the first shard's sockets.
-pub fn share(io: &Io, listening: &[Listening], shard: ShardId) -> Vec<SharedListener> {
+/// What another shard accepts on, of the first shard's sockets, and whether for all.
+pub fn share(io: &Io, listening: &[Listening], shard: ShardId) -> Vec<(SharedListener, bool)> {
     let its = listening.iter().filter(|listening| listening.shard.is_none_or(|only| only == shard));
-    its.map(|listening| io.share_listener(listening.listener)).collect()
+    its.map(|listening| (io.share_listener(listening.listener), listening.for_all)).collect()
 }
 
 fn keep_spare(io: &mut Io, dir: &Path) {
@@ -229,19 +233,35 @@ fn remove_strangers(io: &mut Io, dir: &Path, image: &Image) -> Result<(), Fatal>
 
 fn listen(io: &mut Io, config: &BrokerConfig) -> Result<Vec<Listening>, Fatal> {
     let mut listening = Vec::new();
-    let mut add = |(listener, addr)| listening.push(Listening { listener, addr, shard: None });
     for listener in &config.listeners {
         let addr = resolve(listener)?;
-        let bound = io.listen_with(addr, ListenMode::Exclusive).map_err(|e| not_listening(addr, e))?;
-        let port = bound.1.port();
-        add(bound);
+        let bound = listen_at(io, config, addr).map_err(|e| not_listening(addr, e))?;
+        let port = bound[0].addr.port();
+        listening.extend(bound);
         // `localhost` is ::1 for some clients: both loopback addresses answer, as far as the second one is free.
+        let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
         if addr.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST)
-            && let Ok(both) =
-                io.listen_with(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port), ListenMode::Exclusive)
+            && let Ok(both) = listen_at(io, config, both)
         {
-            add(both);
+            listening.extend(both);
         }
+    }
+    Ok(listening)
+}
+
+/// One socket for all shards, or one for each at the same address; never none. Either way nobody else is there.
+fn listen_at(io: &mut Io, config: &BrokerConfig, addr: SocketAddr) -> Result<Vec<Listening>, Errno> {
+    if config.accept != Accept::ReusePort {
+        let (listener, addr) = io.listen_with(addr, ListenMode::Exclusive)?;
+        let for_all = config.accept == Accept::Balanced;
+        return Ok(vec![Listening { listener, addr, shard: None, for_all }]);
+    }
+    let of =
+        |(listener, addr), shard| Listening { listener, addr, shard: Some(ShardId(shard)), for_all: false };
+    let mut listening = vec![of(io.listen_with(addr, ListenMode::FirstOfReusePort)?, 0)];
+    let addr = listening[0].addr;
+    for shard in 1..config.shards {
+        listening.push(of(io.listen_with(addr, ListenMode::ReusePort)?, shard));
     }
     Ok(listening)
 }
@@ -263,7 +283,7 @@ fn listen_per_shard(
         let addr = SocketAddr::new(ip, port);
         let (listener, addr) =
             io.listen_with(addr, ListenMode::Exclusive).map_err(|e| not_listening(addr, e))?;
-        listening.push(Listening { listener, addr, shard: Some(ShardId(shard)) });
+        listening.push(Listening { listener, addr, shard: Some(ShardId(shard)), for_all: false });
         let id = BrokerId(shard_broker_id(config.node_id.0, shard));
         brokers.push(Broker { id, port: addr.port(), ..whole.clone() });
     }

@@ -10,6 +10,7 @@ pub mod configure;
 pub mod control;
 mod failures;
 pub mod files;
+mod gauges;
 pub mod logging;
 pub mod machine;
 pub mod pump;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::base::ids::ShardId;
 use crate::base::metrics::Stamps;
 use crate::broker::control::{Control, TOKEN_CONTROL, catch_up};
+use crate::broker::gauges::Gauges;
 use crate::broker::together::Together;
 use crate::io::buffer::Pool;
 use crate::io::clock::{Clock, ClockSource};
@@ -66,6 +67,7 @@ pub struct Node {
     /// On the controller's shard.
     control: Option<Control>,
     together: Arc<Together>,
+    pub(super) gauges: Gauges,
     data_dir: PathBuf,
     dones: Vec<Done>,
     clocks: ClockSource,
@@ -107,7 +109,9 @@ const DRAIN_MS_MAX: u64 = 500;
 impl Node {
     pub fn new(io: Io, stand: Stand) -> Node {
         let Stand { shard, server, meta, router, control, together, data_dir } = stand;
+        let gauges = Gauges::new(together.board.clone(), io.now());
         let mut node = Node {
+            gauges,
             clocks: io.clock_source(),
             io,
             shard,
@@ -144,9 +148,12 @@ impl Node {
 
     /// One turn. Sleeps at most until the next deadline, and not at all if there is work to go on with.
     pub fn turn(&mut self) {
-        let wait = self.wait();
+        let (wait, asked) = self.wait();
         self.io.turn(wait, &mut self.dones);
         let time = self.time();
+        if wait != Wait::No {
+            self.gauges.slept(asked, time.now);
+        }
         if self.together.is_stopping() {
             self.begin_stop();
         }
@@ -165,19 +172,20 @@ impl Node {
         Time { now, clock: self.clocks.turn(now), wall_ms: self.io.wall_ms() }
     }
 
-    fn wait(&mut self) -> Wait {
+    /// Whether the next turn may sleep, and when that was asked.
+    fn wait(&mut self) -> (Wait, Mono) {
         let now = self.io.now();
         if self.shard.is_starved() || self.server.has_work() {
-            return Wait::No;
+            return (Wait::No, now);
         }
         self.io.announce_sleep();
         if self.router.has_mail() {
-            return Wait::No;
+            return (Wait::No, now);
         }
         let deadlines =
             [self.shard.next_deadline(), self.server.next_deadline(), self.router.next_deadline()];
         let next = deadlines.into_iter().flatten().min().unwrap_or(Mono(u64::MAX));
-        Wait::Until(next.min(now.plus_ms(SLEEP_MS_MAX)))
+        (Wait::Until(next.min(now.plus_ms(SLEEP_MS_MAX))), now)
     }
 
     /// Takes the image in force, and makes and removes partitions accordingly.
@@ -325,6 +333,7 @@ impl Node {
         if self.shard.is_starved() || self.server.is_stalled() || self.router.is_starved() {
             self.io.grow_pool();
         }
+        self.write_figures(now);
         if now >= self.next_disk_check {
             self.next_disk_check = now.plus_ms(DISK_CHECK_MS);
             if let Ok(space) = self.io.disk_space(&self.data_dir) {

@@ -14,6 +14,7 @@ use super::machine;
 use super::pump::Node;
 use super::threads;
 use super::together::Together;
+use crate::base::board::Board;
 use crate::base::error::Fatal;
 use crate::base::limits::RECV_BUF_BYTES;
 use crate::config::broker::{BrokerConfig, memory_default};
@@ -54,7 +55,9 @@ pub fn serve(options: &Options, serving: &dyn Fn(&Facts)) -> Result<(), Fatal> {
     let runtime = config.runtime;
     let mut io = open(runtime, drivers[0].clone())?;
     let (foundation, head, listening) = found(&mut io, config, drivers[0].pool_bytes as u64)?;
-    let together = together(&foundation, drivers.len());
+    let board =
+        Board::new(io.runtime().map_or("none", Runtime::name), drivers.iter().map(|driver| driver.cpu));
+    let together = together(&foundation, board);
     let (node, others) = threads::start(io, runtime, &drivers, &foundation, head, &listening, &together)?;
     stop_on_signal(together.clone(), others.wakers());
     serving(&announce(&node, &listening, options, since));
@@ -111,8 +114,10 @@ fn announce(node: &Node, listening: &[Listening], options: &Options, since: Inst
         }
     }
     let advertised: Vec<String> = image.brokers.iter().map(|b| format!("{}:{}", b.host, b.port)).collect();
+    let mut addresses: Vec<SocketAddr> = listening.iter().map(|listening| listening.addr).collect();
+    addresses.dedup();
     let facts = Facts {
-        listening: listening.iter().map(|listening| listening.addr).collect(),
+        listening: addresses,
         advertised: advertised.join(","),
         shards: image.config.shards,
         runtime: node.io.runtime().map_or("none", Runtime::name),

@@ -62,7 +62,7 @@ struct Task {
     runtime: Runtime,
     driver: DriverConfig,
     foundation: Foundation,
-    listeners: Vec<SharedListener>,
+    listeners: Vec<(SharedListener, bool)>,
     lock: Option<DirLock>,
     together: Arc<Together>,
 }
@@ -113,7 +113,10 @@ pub fn start(
         Parts { shard, links: own_links, epochs: all_epochs, together: together.clone(), head: Some(head) };
     let mut node = parts.node(io, foundation);
     let own = |listening: &&Listening| listening.shard.is_none_or(|only| only == ShardId(0));
-    listening.iter().filter(own).for_each(|listening| node.server.serve(listening.listener));
+    listening
+        .iter()
+        .filter(own)
+        .for_each(|listening| node.server.serve(listening.listener, listening.for_all));
     Ok((node, Others { threads, wakers, together: together.clone() }))
 }
 
@@ -145,7 +148,8 @@ fn run_task(
         }
         io.grow_pool();
         let shard = open_shard(&mut io, id, &foundation)?;
-        let own: Vec<_> = listeners.into_iter().map(|listener| io.add_listener(listener)).collect();
+        let own: Vec<_> =
+            listeners.into_iter().map(|(one, for_all)| (io.add_listener(one), for_all)).collect();
         Ok((io, shard, own))
     });
     let (io, shard, listeners) = match opened {
@@ -160,7 +164,7 @@ fn run_task(
     report.send(Ok(standing)).ok()?;
     let Go { links, epochs } = begin.recv().ok()?;
     let mut node = Parts { shard, links, epochs, together, head: None }.node(io, &foundation);
-    listeners.into_iter().for_each(|listener| node.server.serve(listener));
+    listeners.into_iter().for_each(|(listener, for_all)| node.server.serve(listener, for_all));
     while !node.is_stopped() {
         node.turn();
     }

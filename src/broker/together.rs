@@ -1,7 +1,9 @@
 //! What the shards of one broker share: the image in force, and how they stop. Nothing here is touched on the hot path but by one load.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::base::board::Board;
 use crate::controller::published::Published;
 use crate::server::quota::ConnectionQuota;
 
@@ -9,16 +11,20 @@ pub struct Together {
     pub published: Published,
     /// Of all connections.
     pub quota: ConnectionQuota,
+    /// What they tell of themselves.
+    pub board: Arc<Board>,
     stop: AtomicBool,
     /// Shards that may still have connections: as long as there are any, all answer.
     serving: AtomicUsize,
 }
 
 impl Together {
-    pub fn new(published: Published, shards: usize) -> Together {
+    pub fn new(published: Published, board: Board) -> Together {
+        let shards = board.rows().len();
         Together {
             published,
             quota: ConnectionQuota::default(),
+            board: Arc::new(board),
             stop: AtomicBool::new(false),
             serving: AtomicUsize::new(shards),
         }

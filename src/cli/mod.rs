@@ -15,6 +15,7 @@ pub mod units;
 
 mod bench;
 mod calibrate;
+mod cluster;
 mod consume;
 mod consume_from;
 mod demo;
@@ -23,6 +24,7 @@ mod interrupt;
 mod log;
 mod produce;
 mod serve;
+mod shards;
 mod topic;
 mod version;
 
@@ -55,6 +57,9 @@ enum Command {
     /// Create, list, describe, change, delete and trim topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
+    /// Look at the shards of a broker, and at whose partitions are whose
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Send records from stdin or files
     Produce(produce::ProduceArgs),
     /// Print records of a topic
@@ -87,6 +92,7 @@ fn run(command: Command) -> Outcome {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(args),
         Command::Topic(command) => topic::run(command),
+        Command::Cluster(command) => cluster::run(&command),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
         Command::Log(command) => log::run(&command),

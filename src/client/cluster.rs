@@ -7,6 +7,7 @@ use crate::base::ids::Uuid;
 use crate::client::connection::Connection;
 use crate::client::error::ClientError;
 use crate::client::settings::Settings;
+use crate::wire::api::ApiKey;
 use crate::wire::error::codes;
 use crate::wire::msg::metadata_request::MetadataRequestTopic;
 use crate::wire::msg::metadata_response::{MetadataResponse, MetadataResponseTopic};
@@ -178,6 +179,15 @@ impl Cluster {
     pub fn call_any<R: Call>(&mut self, request: &R) -> Result<R::Response, ClientError> {
         let id = self.any()?;
         self.call(id, request)
+    }
+
+    /// What the shards of a corelog broker do, and whose partitions are whose, as the JSON document that it answers with. On a connection
+    /// of its own, which a broker of another make closes.
+    pub fn shards(&mut self) -> Result<Vec<u8>, ClientError> {
+        self.any()?;
+        let address = self.bootstrap.clone().unwrap_or_default();
+        let body = Connection::open(&address, &self.settings)?.call_own(ApiKey::Shards)?;
+        Ok(body.to_vec())
     }
 
     /// Sends one request to the controller.

@@ -17,6 +17,9 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// ApiVersions is asked in the first flexible version; a broker that does not know it answers in version 0, with error 35.
 const API_VERSIONS: i16 = 3;
 
+/// What stands before the body of an answer whose header has no tags.
+const CORRELATION_ID_BYTES: usize = 4;
+
 pub struct Connection {
     address: String,
     stream: BufReader<TcpStream>,
@@ -104,6 +107,29 @@ impl Connection {
             msg::decode_response::<R>(frame, asked.version)
         });
         decoded.map_err(|error| ClientError::Protocol { address: address.clone(), error })
+    }
+
+    /// Sends a request of our own, which has no body and which only corelog knows, and returns the answer's body. Another broker closes
+    /// the connection, as it does on any key that it does not know.
+    pub fn call_own(&mut self, api: ApiKey) -> Result<Bytes, ClientError> {
+        let stranger =
+            |connection: &Connection| ClientError::NotCorelog { address: connection.address.clone() };
+        if !self.in_flight.is_empty() {
+            return Err(ClientError::Input("an answer is still owed".to_string()));
+        }
+        let correlation_id = self.next_correlation_id;
+        self.next_correlation_id = correlation_id.wrapping_add(1);
+        self.out.clear();
+        msg::write_own_request(&mut self.out, api, correlation_id, Some(&self.client_id));
+        self.stream.get_mut().write_all(&self.out).map_err(|e| self.lost(&e))?;
+        let frame = self.read_frame().map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => stranger(self),
+            _ => self.lost(&error),
+        })?;
+        match msg::response_correlation_id(&frame) {
+            Ok(found) if found == correlation_id => Ok(frame.slice(CORRELATION_ID_BYTES..)),
+            _ => Err(stranger(self)),
+        }
     }
 
     fn send_as<R: Call>(&mut self, request: &R, version: i16, answered: bool) -> Result<(), ClientError> {

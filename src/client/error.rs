@@ -20,6 +20,8 @@ pub enum ClientError {
     Refused { code: i16, what: String, message: String },
     /// No version of the API that both sides know.
     Unsupported { address: String, api: &'static str, ours: (i16, i16), theirs: Option<(i16, i16)> },
+    /// A broker of another make, asked what only corelog knows.
+    NotCorelog { address: String },
     /// Time ran out; `last` is what stood in the way.
     Deadline { what: String, after: Duration, last: Box<ClientError> },
     /// The topic is not there, and asking for it does not create it.
@@ -66,7 +68,17 @@ impl ClientError {
         if code == codes::NONE { Ok(()) } else { Err(ClientError::refused(code, what, message)) }
     }
 
-    pub fn refused(code: i16, what: impl Into<String>, message: Option<&str>) -> ClientError {
+    pub fn not_corelog(address: &str) -> Fatal {
+        fatal(
+            "not-corelog",
+            format!("{address} is no corelog broker, or an older one"),
+            "it closed the connection on a request that only corelog knows",
+            "shards are corelog's own: other brokers have none to show",
+            &["-b HOST:PORT                 (a corelog broker)", "corelog topic describe NAME  (any broker)"],
+        )
+    }
+
+    fn refused(code: i16, what: impl Into<String>, message: Option<&str>) -> ClientError {
         ClientError::Refused { code, what: what.into(), message: message.unwrap_or_default().to_string() }
     }
 
@@ -156,6 +168,7 @@ impl ClientError {
                 "the two programs are too far apart in age",
                 &["update the older of the two"],
             ),
+            ClientError::NotCorelog { address } => not_corelog(address),
             ClientError::Deadline { what, after, last } => {
                 let mut inner = last.to_fatal();
                 inner.found = format!("{} ({})", inner.summary, inner.found);
@@ -244,6 +257,7 @@ impl fmt::Display for ClientError {
             ClientError::Unsupported { address, api, .. } => {
                 write!(f, "{address} does not serve {api} as needed")
             }
+            ClientError::NotCorelog { address } => write!(f, "{address} is no corelog broker"),
             ClientError::Deadline { what, after, last } => {
                 write!(f, "{what}: gave up after {after:?}: {last}")
             }

@@ -31,6 +31,30 @@ impl fmt::Display for Listener {
     }
 }
 
+/// Which shard takes a connection that comes to a listener of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accept {
+    /// The one with the fewest.
+    #[default]
+    Balanced,
+    /// Whichever is first.
+    Shared,
+    /// Each has a socket of its own at the same address.
+    ReusePort,
+}
+
+impl Accept {
+    pub const NAMES: &[&str] = &["balanced", "shared", "reuseport"];
+
+    pub fn name(self) -> &'static str {
+        Accept::NAMES[self as usize]
+    }
+
+    fn parse(name: &str) -> Option<Accept> {
+        [Accept::Balanced, Accept::Shared, Accept::ReusePort].into_iter().find(|accept| accept.name() == name)
+    }
+}
+
 /// Immutable; a change of dynamic values makes a new one ([`BrokerConfig::with_dynamic`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerConfig {
@@ -46,6 +70,7 @@ pub struct BrokerConfig {
     /// Clients see each shard as a broker of its own, on its own port: the first of them, or 0 for free ones.
     pub advertise_shards: bool,
     pub advertise_port: u16,
+    pub accept: Accept,
     pub handover_requests: u32,
     pub handover_interval_ms: u64,
     /// 0 until the machine has been asked.
@@ -152,6 +177,7 @@ impl BrokerConfig {
             data_dir: data_dir(filled("log.dirs").or(filled("log.dir")))?,
             advertise_shards: filled("advertise").as_deref() == Some("shards"),
             advertise_port: number("advertise.port") as u16,
+            accept: text("shard.accept").and_then(|name| Accept::parse(&name)).unwrap_or_default(),
             handover_requests: number("shard.handover.requests") as u32,
             handover_interval_ms: number("shard.handover.interval.ms") as u64,
             shards: filled("shards").and_then(|shards| shards.parse().ok()).unwrap_or(0),

@@ -1,6 +1,7 @@
 //! The broker keys that something obeys: Kafka's under Kafka's names, and ours. The defaults of topic keys are declared with them in
 //! `topic_keys.rs`; the rest of Kafka's keys are in `inert.rs`.
 
+use super::broker::Accept;
 use super::option::Kind::{Boolean, Int, Long, String};
 use super::option::{Allowed, Kind, Opt};
 use super::runtime::Runtime;
@@ -101,6 +102,9 @@ pub const BROKER_KEYS: &[Opt] = &[
         "Store topics once whatever replication factor they ask for, instead of refusing them, and report 1."),
     key("runtime", String, Some("auto"), Allowed::OneOf(Runtime::NAMES),
         "How shards reach the kernel; auto: the best that works here, and the log says which."),
+    key("shard.accept", String, Some("balanced"), Allowed::OneOf(Accept::NAMES),
+        "Who takes a new connection of a listener of all shards. balanced: the shard with the fewest. shared: whichever is first. \
+         reuseport: each shard has a socket of its own, and the kernel's hash of the addresses decides."),
     key("shard.handover.interval.ms", Long, Some("1000"), Allowed::AtLeast(0),
         "A connection that moved to another shard stays there for at least this long."),
     key("shard.handover.requests", Int, Some("256"), Allowed::AtLeast(0),

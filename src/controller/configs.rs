@@ -1,7 +1,7 @@
 //! IncrementalAlterConfigs and DescribeConfigs. Rules, numbers and texts are those of a Kafka 4.1.1 broker.
 //!
 //! Differs from Apache Kafka: an unknown broker key is refused (INVALID_CONFIG) where Kafka stores it for plugins that we do not
-//! have; loggers, client metrics and groups have no configurations here: they describe as empty and cannot be altered.
+//! have; the id of a shard, where clients see shards, stands for its node; loggers, client metrics and groups have no configurations here: they describe as empty and cannot be altered.
 
 use std::collections::BTreeMap;
 
@@ -73,11 +73,11 @@ pub fn describe(image: &Image, kind: i8, name: &str) -> Result<Vec<Described>, R
         }
         BROKER if name.is_empty() => Ok(describe::all_brokers(&image.config)),
         BROKER => match broker_id(name, "Broker id")? {
-            id if id == me => Ok(describe::broker(&image.config)),
+            id if image.is_own(id) => Ok(describe::broker(&image.config)),
             id => Err(wrong_broker(&format!("{me} or empty string, but"), id)),
         },
         BROKER_LOGGER => match broker_id(name, "Broker id")? {
-            id if id == me => Ok(Vec::new()),
+            id if image.is_own(id) => Ok(Vec::new()),
             id => Err(wrong_broker(&format!("{me} but"), id)),
         },
         CLIENT_METRICS if name.is_empty() => {
@@ -165,9 +165,10 @@ fn alter_broker(image: &Image, name: &str, alters: &[Alter]) -> Result<Option<Re
         "" => None,
         name => Some(BrokerId(broker_id(name, "Node id")?)),
     };
-    if let Some(id) = broker.filter(|id| *id != image.node_id) {
+    if let Some(id) = broker.filter(|id| !image.is_own(id.0)) {
         return Err(wrong_broker(&format!("{}, but", image.node_id), id.0));
     }
+    let broker = broker.map(|_| image.node_id);
     let before = image.altered(broker);
     let mut values = before.clone();
     let mut fixed = Vec::new();

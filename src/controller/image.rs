@@ -115,14 +115,55 @@ impl Image {
         Some(home(self.partition(key)?.shard, self.config.shards))
     }
 
+    /// Clients see each shard as a broker of its own, and not the node: `brokers` has one for each shard, in their order.
+    pub fn advertises_shards(&self) -> bool {
+        !self.brokers.is_empty() && self.brokers.iter().all(|broker| broker.id != self.node_id)
+    }
+
+    /// The broker that clients see a shard as.
+    pub fn broker_of(&self, shard: ShardId) -> Option<&Broker> {
+        self.brokers.get(if self.advertises_shards() { usize::from(shard.0) } else { 0 })
+    }
+
+    /// What can hold a replica each: shards of one node are not told apart by its failures.
+    pub fn nodes(&self) -> Vec<BrokerId> {
+        match self.advertises_shards() {
+            true => vec![self.node_id],
+            false => self.brokers.iter().map(|broker| broker.id).collect(),
+        }
+    }
+
+    /// This node's id, or one under which clients see a shard of it.
+    pub fn is_own(&self, id: i32) -> bool {
+        id == self.node_id.0 || (self.advertises_shards() && self.brokers.iter().any(|b| b.id.0 == id))
+    }
+
+    /// The broker that clients send to what only the controller decides; always one that they see.
+    pub fn controller(&self) -> BrokerId {
+        match self.brokers.first() {
+            Some(first) if self.advertises_shards() => first.id,
+            _ => self.node_id,
+        }
+    }
+
     /// The broker that leads this partition, as clients see it: where every shard is a broker of its own, that of its owner.
     pub fn leader(&self, partition: &Partition) -> BrokerId {
-        match self.brokers.len() {
-            0 | 1 => partition.leader,
-            _ => {
-                self.brokers[usize::from(home(partition.shard, self.config.shards).0) % self.brokers.len()].id
-            }
-        }
+        self.seen(partition).unwrap_or(partition.leader)
+    }
+
+    /// Its replicas, as clients see them: the same.
+    pub fn replicas(&self, partition: &Partition) -> Vec<BrokerId> {
+        self.seen(partition).map_or_else(|| partition.replicas.clone(), |shard| vec![shard])
+    }
+
+    /// The replicas that have everything: this node's.
+    pub fn in_sync(&self, partition: &Partition) -> Vec<BrokerId> {
+        vec![self.seen(partition).unwrap_or(self.node_id)]
+    }
+
+    fn seen(&self, partition: &Partition) -> Option<BrokerId> {
+        let owner = home(partition.shard, self.config.shards);
+        self.broker_of(owner).filter(|_| self.advertises_shards()).map(|broker| broker.id)
     }
 
     /// Partitions of all topics.

@@ -28,13 +28,14 @@ impl Load {
         Load { counts }
     }
 
-    /// Places `count` new partitions.
-    pub fn place(&mut self, count: usize) -> Vec<ShardId> {
+    /// Places new partitions: each on the shard that was chosen for it, of as many as run, or where there are the fewest.
+    pub fn place(&mut self, chosen: impl IntoIterator<Item = Option<ShardId>>) -> Vec<ShardId> {
         let mut shards = Vec::new();
-        for _ in 0..count {
-            let least = (0..self.counts.len()).min_by_key(|shard| self.counts[*shard]).unwrap_or(0);
-            self.counts[least] += 1;
-            shards.push(ShardId(least as u16));
+        for chosen in chosen {
+            let least = || (0..self.counts.len()).min_by_key(|shard| self.counts[*shard]).unwrap_or(0);
+            let shard = chosen.map_or_else(least, |shard| usize::from(shard.0));
+            self.counts[shard] += 1;
+            shards.push(ShardId(shard as u16));
         }
         shards
     }

@@ -378,7 +378,7 @@ fn partitions_spread_over_the_shards() {
     assert_eq!(shards(&c, "b"), [1, 2, 0, 1]);
     assert_eq!(home(ShardId(2), 2), ShardId(0));
     assert_eq!(
-        Load::of(c.staged(), 2).place(3),
+        Load::of(c.staged(), 2).place([None; 3]),
         [ShardId(1), ShardId(1), ShardId(0)],
         "after a change of shards"
     );

@@ -11,7 +11,7 @@ use super::placement::Load;
 use super::record::{Key, Record};
 use super::{ByName, Refusal, refusal};
 use crate::base::error::Refused;
-use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, Uuid};
+use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, ShardId, Uuid};
 use crate::config::topic::{self, Overrides};
 
 /// New partitions in one request: Kafka's bound.
@@ -96,13 +96,16 @@ pub(super) fn create(
         } else {
             check_new_name(image, &collisions, &topic.name).and_then(|()| plan(image, topic))
         };
-        let created = checked.map(|(overrides, replicas)| {
+        let created = checked.map(|(overrides, places)| {
             let id = new_id();
-            let (partitions, factor) = (replicas.len() as i32, replicas[0].len() as i16);
+            let (partitions, factor) = (places.len() as i32, places[0].replicas.len() as i16);
             let config = overrides.clone();
             records.push(Record::Topic { name: topic.name.clone(), id, config });
-            records.extend(partition_records(id, 0, &replicas));
-            records.push(Record::Placement { topic: id, shards: load.place(replicas.len()) });
+            records.extend(partition_records(id, 0, &places));
+            records.push(Record::Placement {
+                topic: id,
+                shards: load.place(places.iter().map(|place| place.shard)),
+            });
             Created { id, partitions, replication_factor: factor, overrides }
         });
         results.push((topic.name.clone(), created));
@@ -171,10 +174,10 @@ pub(super) fn add_partitions(image: &Image, topics: &[MorePartitions]) -> (ByNam
         } else {
             plan_more(image, asked, &mut total)
         };
-        let result = planned.map(|(topic, replicas)| {
+        let result = planned.map(|(topic, places)| {
             let mut shards: Vec<_> = topic.partitions.iter().map(|partition| partition.shard).collect();
-            shards.extend(load.place(replicas.len()));
-            records.extend(partition_records(topic.id, topic.partitions.len(), &replicas));
+            shards.extend(load.place(places.iter().map(|place| place.shard)));
+            records.extend(partition_records(topic.id, topic.partitions.len(), &places));
             records.push(Record::Placement { topic: topic.id, shards });
         });
         results.push((asked.name.clone(), result));
@@ -237,12 +240,19 @@ fn refuse_too_many(image: &Image, new: i64) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Configuration and replicas of a new topic. Configs are checked first, as in Kafka.
-fn plan(image: &Image, topic: &NewTopic) -> Result<(Overrides, Vec<Vec<BrokerId>>), Refusal> {
+/// Where a new partition goes.
+#[derive(Clone)]
+struct Place {
+    replicas: Vec<BrokerId>,
+    /// The shard that the client chose, by the broker id under which it is advertised.
+    shard: Option<ShardId>,
+}
+
+/// Configuration and places of a new topic. Configs are checked first, as in Kafka.
+fn plan(image: &Image, topic: &NewTopic) -> Result<(Overrides, Vec<Place>), Refusal> {
     let overrides = new_overrides(image, &topic.configs)?;
-    let replicas =
-        if topic.assignments.is_empty() { by_count(image, topic)? } else { by_hand(image, topic)? };
-    Ok((overrides, replicas))
+    let places = if topic.assignments.is_empty() { by_count(image, topic)? } else { by_hand(image, topic)? };
+    Ok((overrides, places))
 }
 
 fn new_overrides(image: &Image, configs: &[(String, Option<String>)]) -> Result<Overrides, Refusal> {
@@ -260,7 +270,7 @@ fn new_overrides(image: &Image, configs: &[(String, Option<String>)]) -> Result<
     Ok(overrides)
 }
 
-fn by_count(image: &Image, topic: &NewTopic) -> Result<Vec<Vec<BrokerId>>, Refusal> {
+fn by_count(image: &Image, topic: &NewTopic) -> Result<Vec<Place>, Refusal> {
     if topic.replication_factor < -1 || topic.replication_factor == 0 {
         let what = "Replication factor must be larger than 0, or -1 to use the default value.";
         return Err(refusal(Refused::InvalidReplicationFactor, what));
@@ -269,7 +279,7 @@ fn by_count(image: &Image, topic: &NewTopic) -> Result<Vec<Vec<BrokerId>>, Refus
         let what = "Number of partitions was set to an invalid non-positive value.";
         return Err(refusal(Refused::InvalidPartitions, what));
     }
-    let brokers: Vec<BrokerId> = image.brokers.iter().map(|broker| broker.id).collect();
+    let brokers = image.nodes();
     let mut factor = match topic.replication_factor {
         -1 => image.config.default_replication_factor,
         factor => factor,
@@ -287,11 +297,14 @@ fn by_count(image: &Image, topic: &NewTopic) -> Result<Vec<Vec<BrokerId>>, Refus
         return Err(refusal(Refused::InvalidReplicationFactor, &what));
     }
     let count = asked_partitions(image, topic) as usize;
-    let spread = |index: usize| (0..factor).map(|i| brokers[(index + i) % brokers.len()]).collect();
+    let spread = |index: usize| Place {
+        replicas: (0..factor).map(|i| brokers[(index + i) % brokers.len()]).collect(),
+        shard: None,
+    };
     Ok((0..count).map(spread).collect())
 }
 
-fn by_hand(image: &Image, topic: &NewTopic) -> Result<Vec<Vec<BrokerId>>, Refusal> {
+fn by_hand(image: &Image, topic: &NewTopic) -> Result<Vec<Place>, Refusal> {
     let not_set =
         |what: &str| format!("A manual partition assignment was specified, but {what} was not set to -1.");
     if topic.replication_factor != -1 {
@@ -300,7 +313,7 @@ fn by_hand(image: &Image, topic: &NewTopic) -> Result<Vec<Vec<BrokerId>>, Refusa
     if topic.partitions != -1 {
         return Err(refusal(Refused::InvalidRequest, &not_set("numPartitions")));
     }
-    let mut chosen: BTreeMap<i32, Vec<BrokerId>> = BTreeMap::new();
+    let mut chosen: BTreeMap<i32, Place> = BTreeMap::new();
     let mut factor = None;
     for (index, brokers) in &topic.assignments {
         if chosen.contains_key(index) {
@@ -317,7 +330,8 @@ fn by_hand(image: &Image, topic: &NewTopic) -> Result<Vec<Vec<BrokerId>>, Refusa
     Ok(chosen.into_values().collect())
 }
 
-fn check_assignment(image: &Image, brokers: &[i32], factor: Option<usize>) -> Result<Vec<BrokerId>, Refusal> {
+/// The replicas that a client chose. Where clients see shards, the id of one stands for this node, and says on which shard.
+fn check_assignment(image: &Image, brokers: &[i32], factor: Option<usize>) -> Result<Place, Refusal> {
     let bad = |what: String| {
         refusal(
             Refused::InvalidReplicaAssignment,
@@ -343,11 +357,20 @@ fn check_assignment(image: &Image, brokers: &[i32], factor: Option<usize>) -> Re
              {factor} replica(s).",
             brokers.len()
         ))),
-        _ => Ok(brokers.iter().map(|id| BrokerId(*id)).collect()),
+        _ if !image.advertises_shards() => {
+            Ok(Place { replicas: brokers.iter().map(|id| BrokerId(*id)).collect(), shard: None })
+        }
+        _ if brokers.len() > 1 => Err(bad(format!(
+            "the brokers {brokers:?}, which are shards of one broker: it holds one replica of a partition.",
+        ))),
+        _ => {
+            let shard = image.brokers.iter().position(|broker| broker.id.0 == brokers[0]);
+            Ok(Place { replicas: vec![image.node_id], shard: shard.map(|shard| ShardId(shard as u16)) })
+        }
     }
 }
 
-type Plan<'a> = (&'a Topic, Vec<Vec<BrokerId>>);
+type Plan<'a> = (&'a Topic, Vec<Place>);
 
 fn plan_more<'a>(image: &'a Image, asked: &MorePartitions, total: &mut i64) -> Result<Plan<'a>, Refusal> {
     let unknown = Refusal { error: Refused::UnknownTopicOrPartition, message: None };
@@ -366,11 +389,10 @@ fn plan_more<'a>(image: &'a Image, asked: &MorePartitions, total: &mut i64) -> R
     let more = asked.count - now;
     refuse_too_many(image, *total + i64::from(more))?;
     let factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
-    let replicas = match &asked.assignments {
-        None => topic
-            .partitions
-            .first()
-            .map_or_else(Vec::new, |first| vec![first.replicas.clone(); more as usize]),
+    let places = match &asked.assignments {
+        None => topic.partitions.first().map_or_else(Vec::new, |first| {
+            vec![Place { replicas: first.replicas.clone(), shard: None }; more as usize]
+        }),
         Some(chosen) if chosen.len() != more as usize => {
             let what = format!(
                 "Attempted to add {more} additional partition(s), but only {} assignment(s) were specified.",
@@ -384,15 +406,11 @@ fn plan_more<'a>(image: &'a Image, asked: &MorePartitions, total: &mut i64) -> R
         }
     };
     *total += i64::from(more);
-    Ok((topic, replicas))
+    Ok((topic, places))
 }
 
-fn partition_records(
-    topic: Uuid,
-    from: usize,
-    replicas: &[Vec<BrokerId>],
-) -> impl Iterator<Item = Record> + use<'_> {
-    replicas.iter().enumerate().map(move |(i, replicas)| Record::Partition {
+fn partition_records(topic: Uuid, from: usize, places: &[Place]) -> impl Iterator<Item = Record> + use<'_> {
+    places.iter().enumerate().map(move |(i, Place { replicas, .. })| Record::Partition {
         topic,
         index: PartitionIndex((from + i) as i32),
         leader: replicas[0],

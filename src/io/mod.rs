@@ -60,7 +60,7 @@
 //! |---|---|---|---|
 //! | `uring` | production: one ring per shard | make all calls of a turn in one, receive and accept without a call for each, write from registered memory, cancel what waits | run before Linux 6.1, or where io_uring is forbidden |
 //! | `epoll` | the baseline: readiness, and threads for files | run on any Linux, under Docker's default seccomp profile | batch calls, write without handing over to a thread and back, cancel a file operation that has begun, sleep to less than a millisecond |
-//! | `glommio` | another thread-per-core runtime, to compare with | run the same shard code over futures | use our memory for files, receive and accept without a call for each, make one write durable without opening the file again, hold the lock for a killed process's writes, run where `uring` cannot |
+//! | `glommio` | another thread-per-core runtime, to compare with | run the same shard code over futures | use our memory for files, receive and accept by multishot operations, make one write durable without opening the file again, hold the lock for a killed process's writes, run where `uring` cannot |
 //! | `sim` | the same seam in memory, on one seed | fail in every way of the fault model, again in the same way | serve anybody outside |
 //!
 //! # Non-obvious
@@ -208,6 +208,8 @@ pub enum OpenMode {
 pub enum ListenMode {
     /// Nobody else: `Errno::ADDRINUSE` for a second one.
     Exclusive,
+    /// As `Exclusive`, and then open to [`ListenMode::ReusePort`]: the first of several, so that nobody else is at the address already.
+    FirstOfReusePort,
     /// Everybody of this user who says so as well (`SO_REUSEPORT`): each connection goes to one of the listeners, by a hash of its
     /// addresses. A connection that waits in the queue of a listener that closes is lost.
     ReusePort,
@@ -523,6 +525,14 @@ impl Io {
     /// The monotonic clock.
     pub fn now(&self) -> Mono {
         each_driver!(self, io => io.now())
+    }
+
+    /// CPU time of the calling thread, in nanoseconds, the kernel's work for it included; 0 under `sim`.
+    pub fn cpu_ns(&self) -> u64 {
+        match self {
+            Io::Sim(_) => 0,
+            _ => linux::thread_cpu_ns(),
+        }
     }
 
     /// What the clocks of turns are made by.

@@ -1,8 +1,13 @@
 //! New connections: taken, refused, and not asked for while there is nothing to hold them.
+//!
+//! A listener of all shards has one socket, and whichever shard is first takes a connection: under a burst that is nearly always the
+//! same one. So a shard that accepts there hands the connection on if another has fewer; before its first byte that costs
+//! one letter. Where connections live is then even to within a few, on every driver.
 
 use std::net::SocketAddr;
 
 use super::connection::Connection;
+use super::handover::begin_move;
 use super::{On, Server, TOKEN_ACCEPT};
 use crate::io::{ConnId, Done, Errno, ListenerId, Mono, Op, Payload, Token};
 use crate::wire::frame::FrameSplitter;
@@ -13,15 +18,17 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 /// A listener, and until when it is left alone.
 pub(super) struct Listener {
     id: ListenerId,
+    /// Its connections go to the shard with the fewest.
+    for_all: bool,
     paused: Option<Mono>,
     /// The failure that lasts was logged.
     told: bool,
 }
 
 impl Server {
-    /// Starts to accept on a listener.
-    pub fn serve(&mut self, listener: ListenerId) {
-        self.listeners.push(Listener { id: listener, paused: None, told: false });
+    /// Starts to accept on a listener. `for_all`: whatever comes goes to the shard with the fewest connections; else it stays here.
+    pub fn serve(&mut self, listener: ListenerId, for_all: bool) {
+        self.listeners.push(Listener { id: listener, for_all, paused: None, told: false });
         self.accept(self.listeners.len() - 1);
     }
 
@@ -56,7 +63,8 @@ impl Server {
         let Payload::Accepted { conn, peer } = done.payload else { return };
         self.listeners[at].told = false;
         self.accepted_total += 1;
-        self.adopt(conn, peer, on);
+        let for_all = self.listeners[at].for_all;
+        self.adopt(conn, peer, for_all, on);
     }
 
     fn pause(&mut self, at: usize, errno: Errno, now: Mono) {
@@ -68,18 +76,23 @@ impl Server {
         }
     }
 
-    fn adopt(&mut self, conn: ConnId, peer: SocketAddr, on: &On<'_>) {
+    fn adopt(&mut self, conn: ConnId, peer: SocketAddr, for_all: bool, on: &On<'_>) {
         let splitter = FrameSplitter::requests(self.config.request_bytes_max);
         let at = self.insert(|generation| Connection::new(conn, peer, generation, splitter, on.cx.now));
+        on.meta.board.joined(self.config.shard);
         let refused = self.is_full() || self.stopping;
         let counted = !refused && self.quota.take(peer.ip(), &on.meta.image.config);
         self.connections[at].counted = counted;
-        match counted {
-            true => self.arm(at),
-            false => {
-                tracing::debug!(%peer, "one connection too many is closed");
-                self.close(at);
+        if !counted {
+            tracing::debug!(%peer, "one connection too many is closed");
+            return self.close(at);
+        }
+        match on.meta.board.better_home(self.config.shard).filter(|_| for_all) {
+            Some(to) => {
+                begin_move(&mut self.connections[at], self.config.shard, to, &on.meta.board);
+                self.step_move(at);
             }
+            None => self.arm(at),
         }
     }
 }

@@ -132,6 +132,7 @@ fn handle(
         ApiKey::CreatePartitions => handlers::create_partitions::handle(&mut request, meta),
         ApiKey::IncrementalAlterConfigs => handlers::incremental_alter_configs::handle(&mut request, meta),
         ApiKey::DescribeCluster => handlers::describe_cluster::handle(&mut request, meta),
+        ApiKey::Shards => handlers::shards::handle(&mut request, meta),
     };
     if request.stamps.get(Stamp::Parsed) == 0 {
         request.parsed(Path::Other);

@@ -4,10 +4,13 @@
 //! become function calls again. It moves only when nothing of it is under way: no request unanswered, no send in flight, the `Recv`
 //! cancelled and its last completion seen. From the decision on nothing more is parsed, so that this moment comes.
 //!
+//! A fresh connection may move before it said anything: to the shard with the fewest, where shards accept for each other.
+//!
 //! What travels is the socket, the frame that had arrived in part, and bytes not parsed yet.
 
 use super::connection::{Chunk, Connection, Phase};
 use super::{On, Server, TOKEN_DETACH};
+use crate::base::board::Board;
 use crate::base::ids::ShardId;
 use crate::io::buffer::RecvBuf;
 use crate::io::{ConnId, Done, Mono, Op, Payload, Token};
@@ -56,6 +59,13 @@ impl Affinity {
     }
 }
 
+/// The connection is to live on another shard, and counts there from now on.
+pub fn begin_move(conn: &mut Connection, from: ShardId, to: ShardId, board: &Board) {
+    conn.moving = Some(to);
+    board.left(from);
+    board.joined(to);
+}
+
 impl Server {
     /// Takes note of whom a connection's requests went to, and begins to move it if it should live there.
     pub(super) fn consider_move(&mut self, at: usize, on: &mut On<'_>) {
@@ -71,7 +81,7 @@ impl Server {
                 .moved_at
                 .is_none_or(|at| on.cx.now.since_ms(at) >= self.config.handover_interval_ms);
             if to != self.config.shard && rested && !self.stopping {
-                conn.moving = Some(to);
+                begin_move(conn, self.config.shard, to, &on.meta.board);
             }
         }
     }
@@ -115,6 +125,7 @@ impl Server {
         self.budget.forget(at, &mut conn);
         self.closed_total += 1;
         let (Payload::Detached(socket), Some(to)) = (done.payload, conn.moving) else {
+            on.meta.board.left(conn.moving.unwrap_or(self.config.shard));
             return self.quota.give(conn.peer.ip());
         };
         self.handed_over_total += 1;

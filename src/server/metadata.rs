@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::handlers::Handled;
 use super::pending::{Encoded, Pending};
+use crate::base::board::Board;
 use crate::base::error::Refused;
 use crate::base::ids::{LeaderEpoch, PartitionIndex, PartitionKey, Uuid};
 use crate::controller::Controller;
@@ -23,6 +24,8 @@ pub struct Metadata {
     /// Epochs that this start gave to the partitions that it found. A partition that came later has its first.
     epochs: Arc<BTreeMap<PartitionKey, LeaderEpoch>>,
     pub ids: Ids,
+    /// What the shards tell of themselves.
+    pub board: Arc<Board>,
     /// Answers that wait for a decision to be durable, in the order of those decisions.
     parked: VecDeque<(u64, Answer)>,
 }
@@ -85,8 +88,9 @@ impl Metadata {
         controller: Option<Controller>,
         epochs: Arc<BTreeMap<PartitionKey, LeaderEpoch>>,
         ids: Ids,
+        board: Arc<Board>,
     ) -> Metadata {
-        Metadata { image, controller, epochs, ids, parked: VecDeque::new() }
+        Metadata { image, controller, epochs, ids, board, parked: VecDeque::new() }
     }
 
     /// The leader epoch of a partition, on whichever shard it lives.

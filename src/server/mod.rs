@@ -101,6 +101,7 @@ pub struct Server {
     stages: [Stages; 3],
     next_sweep: Mono,
     stopping: bool,
+    pub received_bytes_total: u64,
     pub sent_bytes_total: u64,
     pub copied_bytes_total: u64,
     pub accepted_total: u64,
@@ -126,6 +127,7 @@ impl Server {
             stages: [Stages::default(); 3],
             next_sweep: Mono(0),
             stopping: false,
+            received_bytes_total: 0,
             sent_bytes_total: 0,
             copied_bytes_total: 0,
             accepted_total: 0,
@@ -318,6 +320,7 @@ impl Server {
         match (done.result, done.payload) {
             (Ok(_), Payload::Received(buf)) => {
                 conn.last_heard = on.cx.now;
+                self.received_bytes_total += buf.len() as u64;
                 conn.inbox.push_back(Chunk { buf, at: 0, received: on.cx.now });
             }
             (Ok(_), _) => conn.ended = true,
@@ -495,6 +498,7 @@ impl Server {
         }
         let mut conn = self.connections.remove(at);
         self.budget.forget(at, &mut conn);
+        on.meta.board.left(conn.moving.unwrap_or(self.config.shard));
         if conn.counted {
             self.quota.give(conn.peer.ip());
         }

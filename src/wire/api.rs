@@ -1,5 +1,8 @@
 //! The table ApiKey -> what we serve. ApiVersions is answered from it, the header parser and the splitter take versions and frame
 //! caps from it, and the facade checks it before each decode: an API without a row does not exist.
+//!
+//! Rows of our own stand apart: their keys are far above any of Kafka's, ApiVersions never tells of them, and only our tools ask. Their
+//! bodies are not Kafka's messages; each handler says what they are.
 
 use crate::base::limits::{COLD_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::wire::error::{WireError, codes};
@@ -35,15 +38,19 @@ pub struct Api {
 }
 
 macro_rules! apis {
-    ($($name:ident = $key:literal: $advertised:literal, $min:literal ..= $max:literal, flex $flex:literal, $path:ident, $cap:expr;)*) => {
+    (
+        kafka { $($name:ident = $key:literal: $advertised:literal, $min:literal ..= $max:literal, flex $flex:literal, $path:ident, $cap:expr;)* }
+        own { $($own:ident = $own_key:literal: $own_cap:expr;)* }
+    ) => {
         /// The API keys that we serve, and no others.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(i16)]
         pub enum ApiKey {
             $($name = $key,)*
+            $($own = $own_key,)*
         }
 
-        /// All rows, ascending by key. Ranges: those of Apache Kafka 4.1.
+        /// All rows of Kafka's, ascending by key. Ranges: those of Apache Kafka 4.1.
         pub const TABLE: &[Api] = &[
             $(Api {
                 key: ApiKey::$name,
@@ -62,6 +69,7 @@ macro_rules! apis {
             pub const fn from_wire(key: i16) -> Option<ApiKey> {
                 match key {
                     $($key => Some(ApiKey::$name),)*
+                    $($own_key => Some(ApiKey::$own),)*
                     _ => None,
                 }
             }
@@ -82,6 +90,19 @@ macro_rules! apis {
                         };
                         ROW
                     })*
+                    $(ApiKey::$own => {
+                        const ROW: &Api = &Api {
+                            key: ApiKey::$own,
+                            name: stringify!($own),
+                            advertised_min: 0,
+                            min: 0,
+                            max: 0,
+                            first_flexible: 1,
+                            path: Path::Cold,
+                            frame_bytes_max: $own_cap,
+                        };
+                        ROW
+                    })*
                 }
             }
         }
@@ -89,22 +110,30 @@ macro_rules! apis {
 }
 
 apis! {
-    Produce = 0: 0, 3..=13, flex 9, Hot, FRAME_BYTES_MAX;
-    Fetch = 1: 4, 4..=18, flex 12, Hot, COLD_FRAME_BYTES_MAX;
-    ListOffsets = 2: 1, 1..=10, flex 6, Cold, COLD_FRAME_BYTES_MAX;
-    Metadata = 3: 0, 0..=13, flex 9, Cold, COLD_FRAME_BYTES_MAX;
-    FindCoordinator = 10: 0, 0..=6, flex 3, Cold, COLD_FRAME_BYTES_MAX;
-    ApiVersions = 18: 0, 0..=4, flex 3, Cold, COLD_FRAME_BYTES_MAX;
-    CreateTopics = 19: 2, 2..=7, flex 5, Cold, COLD_FRAME_BYTES_MAX;
-    DeleteTopics = 20: 1, 1..=6, flex 4, Cold, COLD_FRAME_BYTES_MAX;
-    DeleteRecords = 21: 0, 0..=2, flex 2, Cold, COLD_FRAME_BYTES_MAX;
-    InitProducerId = 22: 0, 0..=5, flex 2, Cold, COLD_FRAME_BYTES_MAX;
-    OffsetForLeaderEpoch = 23: 2, 2..=4, flex 4, Cold, COLD_FRAME_BYTES_MAX;
-    DescribeConfigs = 32: 1, 1..=4, flex 4, Cold, COLD_FRAME_BYTES_MAX;
-    CreatePartitions = 37: 0, 0..=3, flex 2, Cold, COLD_FRAME_BYTES_MAX;
-    IncrementalAlterConfigs = 44: 0, 0..=1, flex 1, Cold, COLD_FRAME_BYTES_MAX;
-    DescribeCluster = 60: 0, 0..=2, flex 0, Cold, COLD_FRAME_BYTES_MAX;
+    kafka {
+        Produce = 0: 0, 3..=13, flex 9, Hot, FRAME_BYTES_MAX;
+        Fetch = 1: 4, 4..=18, flex 12, Hot, COLD_FRAME_BYTES_MAX;
+        ListOffsets = 2: 1, 1..=10, flex 6, Cold, COLD_FRAME_BYTES_MAX;
+        Metadata = 3: 0, 0..=13, flex 9, Cold, COLD_FRAME_BYTES_MAX;
+        FindCoordinator = 10: 0, 0..=6, flex 3, Cold, COLD_FRAME_BYTES_MAX;
+        ApiVersions = 18: 0, 0..=4, flex 3, Cold, COLD_FRAME_BYTES_MAX;
+        CreateTopics = 19: 2, 2..=7, flex 5, Cold, COLD_FRAME_BYTES_MAX;
+        DeleteTopics = 20: 1, 1..=6, flex 4, Cold, COLD_FRAME_BYTES_MAX;
+        DeleteRecords = 21: 0, 0..=2, flex 2, Cold, COLD_FRAME_BYTES_MAX;
+        InitProducerId = 22: 0, 0..=5, flex 2, Cold, COLD_FRAME_BYTES_MAX;
+        OffsetForLeaderEpoch = 23: 2, 2..=4, flex 4, Cold, COLD_FRAME_BYTES_MAX;
+        DescribeConfigs = 32: 1, 1..=4, flex 4, Cold, COLD_FRAME_BYTES_MAX;
+        CreatePartitions = 37: 0, 0..=3, flex 2, Cold, COLD_FRAME_BYTES_MAX;
+        IncrementalAlterConfigs = 44: 0, 0..=1, flex 1, Cold, COLD_FRAME_BYTES_MAX;
+        DescribeCluster = 60: 0, 0..=2, flex 0, Cold, COLD_FRAME_BYTES_MAX;
+    }
+    own {
+        Shards = 17228: OWN_FRAME_BYTES_MAX;
+    }
 }
+
+/// Largest frame of an API of our own: a header, and no body.
+const OWN_FRAME_BYTES_MAX: usize = 1024;
 
 impl ApiKey {
     /// The key as it goes on the wire.

@@ -42,6 +42,7 @@ macro_rules! calls {
                     let (correlation_id, version) = (header.correlation_id, header.version);
                     encode_request(&mut out, correlation_id, header.client_id, version, &request)?;
                 })*
+                ApiKey::Shards => return Err(no_message(ApiKey::Shards)),
             }
             Ok(out)
         }
@@ -55,10 +56,16 @@ macro_rules! calls {
                     let response = decode_response::<$request>(bytes, version)?;
                     encode_response::<$request>(&mut out, correlation_id, version, &response)?;
                 })*
+                ApiKey::Shards => return Err(no_message(ApiKey::Shards)),
             }
             Ok(out)
         }
     };
+}
+
+/// An API of our own is none of Kafka's messages.
+fn no_message(api: ApiKey) -> WireError {
+    WireError::Decode(format!("{} is no message of Kafka's", api.name()))
 }
 
 /// A request type that we serve and send; its `Response` is the answer's type.
@@ -135,6 +142,17 @@ pub fn encode_request<R: Call>(
     out.extend_from_slice(&body);
     frame::end_response(out, start, 0);
     Ok(())
+}
+
+/// Appends a whole request frame of an API of our own, which has no body.
+pub fn write_own_request(out: &mut Vec<u8>, api: ApiKey, correlation_id: i32, client_id: Option<&str>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; frame::LENGTH_BYTES]);
+    out.extend_from_slice(&api.wire().to_be_bytes());
+    out.extend_from_slice(&0i16.to_be_bytes());
+    out.extend_from_slice(&correlation_id.to_be_bytes());
+    put_string(out, false, client_id);
+    frame::end_response(out, start, 0);
 }
 
 /// The correlation id of a response frame: tells a client which request is answered, before it decodes.

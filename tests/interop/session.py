@@ -167,13 +167,21 @@ class Session:
             good = [p for p in topic["partitions"] if p["errorCode"] == 0 and p["leaderId"] >= 0]
             return topic["errorCode"] == 0 and len(good) == partitions
         self.wait(f"{name} with {partitions} partitions", ready)
-        asked = {"replicaId": -1, "topics": [{"name": name, "partitions": [
-            {"partitionIndex": i, "timestamp": -1} for i in range(partitions)]}]}
 
         def led() -> bool:
-            answer = self.quiet("ListOffsets", 4, asked)
-            return all(p["errorCode"] == 0 for t in answer["topics"] for p in t["partitions"])
+            return all(p["errorCode"] == 0 for p in self._ends(name, partitions))
         self.wait(f"{name} to be led", led)
+
+    def wait_for_records(self, name: str, partitions: int, count: int) -> None:
+        """Until the partitions hold `count` records together: what was sent with acks=0 is on its way for a while."""
+        def there() -> bool:
+            return sum(p["offset"] for p in self._ends(name, partitions)) >= count
+        self.wait(f"{count} records in {name}", there)
+
+    def _ends(self, name: str, partitions: int) -> list[dict[str, Any]]:
+        answer = self.quiet("ListOffsets", 4, {"replicaId": -1, "topics": [{"name": name, "partitions": [
+            {"partitionIndex": i, "timestamp": -1} for i in range(partitions)]}]})
+        return [p for t in answer["topics"] for p in t["partitions"]]
 
     def topic_id(self, name: str) -> uuid.UUID:
         topic = self.quiet("Metadata", 12, {"topics": [{"name": name}], "allowAutoTopicCreation": False})["topics"][0]

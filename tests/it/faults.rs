@@ -114,7 +114,7 @@ fn serve(
     if let Some(plan) = serving {
         inject(&mut node.io, plan);
     }
-    listening.iter().for_each(|listening| node.server.serve(listening.listener));
+    listening.iter().for_each(|listening| node.server.serve(listening.listener, listening.for_all));
     ready.send(listening.first().map(|listening| listening.addr)).expect("somebody waits");
     while !node.is_stopped() && !done.load(Ordering::Acquire) {
         node.turn();

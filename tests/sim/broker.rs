@@ -212,7 +212,7 @@ impl Story {
             assembled.map_err(|fatal| format!("does not start after {end:?}: {fatal}"))?;
         let mut node = nodes.remove(0);
         for listening in &listening {
-            node.server.serve(listening.listener);
+            node.server.serve(listening.listener, listening.for_all);
         }
         (self.process, self.node) = (Some(process), Some(node));
         self.verify(end)

@@ -28,11 +28,7 @@ impl ChildBroker {
         let second = file.try_clone().map_err(|e| cannot("open the broker's log", &e))?;
         let binary = std::env::current_exe().map_err(|e| cannot("find this program's own file", &e))?;
         let mut command = Command::new(binary);
-        command
-            .arg("serve")
-            .arg("--data-dir")
-            .arg(dir.join("data"))
-            .args(["--listen", address, "--shards", "1"]);
+        command.arg("serve").arg("--data-dir").arg(dir.join("data")).args(["--listen", address]);
         command.stdin(Stdio::null()).stdout(file).stderr(second).process_group(0);
         command.env_remove("CORELOG_BROKERS");
         let child = command.spawn().map_err(|e| cannot("start the broker", &e))?;

@@ -7,9 +7,10 @@ use serde_json::json;
 
 use crate::cli::exit::Outcome;
 use crate::cli::output::{Format, Table};
+use crate::cli::shards;
 use crate::cli::target::Target;
 use crate::client::admin::Config;
-use crate::client::cluster::{Cluster, Topic};
+use crate::client::cluster::{Cluster, Partition, Topic};
 use crate::loadgen::durability;
 
 #[derive(Args, Debug)]
@@ -33,15 +34,36 @@ pub fn run(args: &DescribeArgs) -> Outcome {
     let topic = cluster.topic(&args.name)?;
     let configs = cluster.topic_configs(&args.name)?;
     let ranges = cluster.offset_ranges(&args.name)?;
-    args.format.print(|| text(args, &topic, &configs, &ranges), || as_json(&topic, &configs, &ranges))
+    // Other brokers have no shards.
+    let shards = shards::ask(&mut cluster).ok();
+    let owners = shards.as_ref().and_then(|shards| shards.owners().remove(args.name.as_str()));
+    let shown = Shown { topic: &topic, configs: &configs, ranges: &ranges, owners };
+    args.format.print(|| text(args, &shown), || as_json(&shown))
 }
 
-fn text(
-    args: &DescribeArgs,
-    topic: &Topic,
-    configs: &[Config],
-    ranges: &BTreeMap<i32, (i64, i64)>,
-) -> String {
+/// What there is to show.
+struct Shown<'a> {
+    topic: &'a Topic,
+    configs: &'a [Config],
+    /// First and next offset of each partition.
+    ranges: &'a BTreeMap<i32, (i64, i64)>,
+    /// The shard of each partition; none where the broker is no corelog.
+    owners: Option<Vec<Option<u64>>>,
+}
+
+impl Shown<'_> {
+    fn owner(&self, partition: &Partition) -> Option<u64> {
+        let owners = self.owners.as_ref()?;
+        owners.get(usize::try_from(partition.index).ok()?).copied().flatten()
+    }
+
+    fn range(&self, partition: &Partition) -> (i64, i64) {
+        self.ranges.get(&partition.index).copied().unwrap_or((-1, -1))
+    }
+}
+
+fn text(args: &DescribeArgs, shown: &Shown<'_>) -> String {
+    let Shown { topic, configs, ranges, .. } = shown;
     let replicas = topic.partitions.first().map_or(0, |p| p.replicas.len());
     let records: i64 = ranges.values().map(|(start, end)| end - start).sum();
     let mut text = String::from("SUMMARY\n");
@@ -61,11 +83,21 @@ fn text(
         table.row(&[config.name.clone(), value, config.source.to_string()]);
     }
     text.push_str(&format!("\nCONFIGS\n{}", table.render()));
-    let wide = args.format == Format::Wide;
-    let headers = ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "START", "END", "IN SYNC", "RECORDS"];
-    let mut table = Table::new(if wide { &headers } else { &headers[..6] });
-    for p in &topic.partitions {
-        let (start, end) = ranges.get(&p.index).copied().unwrap_or((-1, -1));
+    text.push_str(&format!("\nPARTITIONS\n{}", partitions(args.format == Format::Wide, shown)));
+    text
+}
+
+fn partitions(wide: bool, shown: &Shown<'_>) -> String {
+    let mut headers = vec!["PARTITION", "LEADER", "EPOCH", "REPLICAS", "START", "END"];
+    if shown.owners.is_some() {
+        headers.push("SHARD");
+    }
+    if wide {
+        headers.extend(["IN SYNC", "RECORDS"]);
+    }
+    let mut table = Table::new(&headers);
+    for p in &shown.topic.partitions {
+        let (start, end) = shown.range(p);
         let mut cells = vec![
             p.index.to_string(),
             p.leader.to_string(),
@@ -74,22 +106,29 @@ fn text(
             start.to_string(),
             end.to_string(),
         ];
+        if shown.owners.is_some() {
+            cells.push(shards::shown(shown.owner(p)));
+        }
         if wide {
             cells.extend([format!("{:?}", p.in_sync), (end - start).to_string()]);
         }
         table.row(&cells);
     }
-    text.push_str(&format!("\nPARTITIONS\n{}", table.render()));
-    text
+    table.render()
 }
 
-fn as_json(topic: &Topic, configs: &[Config], ranges: &BTreeMap<i32, (i64, i64)>) -> serde_json::Value {
+fn as_json(shown: &Shown<'_>) -> serde_json::Value {
+    let Shown { topic, configs, .. } = shown;
     let partitions = topic.partitions.iter().map(|p| {
-        let (start, end) = ranges.get(&p.index).copied().unwrap_or((-1, -1));
-        json!({
+        let (start, end) = shown.range(p);
+        let mut partition = json!({
             "partition": p.index, "leader": p.leader, "leader_epoch": p.leader_epoch,
             "replicas": p.replicas, "in_sync": p.in_sync, "start_offset": start, "end_offset": end,
-        })
+        });
+        if shown.owners.is_some() {
+            partition["shard"] = json!(shown.owner(p));
+        }
+        partition
     });
     let configs_json = configs.iter().map(|c| json!({ "key": c.name, "value": c.value, "source": c.source }));
     json!({

@@ -10,8 +10,8 @@
 //! | durable write | a second descriptor with O_DSYNC, opened at the first one; a write and fdatasync where that is refused | RWF_DSYNC on one write |
 //! | allocate | from the start of the file | allocate a range |
 //! | rename, remove, directories, truncate | plain calls on two blocking threads | make them in the ring |
-//! | receive, accept | a one-shot poll in the ring, then a plain call | multishot operations; receive into buffers of a pool; read and write one `TcpStream` in two tasks |
-//! | send | a plain `sendmsg`, a poll only when the socket is full | send parts of several blocks without copying |
+//! | receive, accept | a one-shot poll in the ring, then a plain call | multishot operations; wait for bytes without holding a buffer; use one `TcpStream` in a reading and a writing task, because both take it mutably |
+//! | send | a plain `sendmsg`, a poll only when the socket is full | as for receiving; its own streams make the same two steps |
 //! | wake-ups | an eventfd, polled in the ring and read | MSG_RING; its own channels belong to its own executors |
 //! | shared listener | every shard that listens wakes for a connection, one gets it | EPOLLEXCLUSIVE or its like |
 //! | batches | operations of one turn share an entry into each of three rings | order that entry: it also arms timers and its eventfd, several calls a turn |

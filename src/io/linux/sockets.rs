@@ -30,6 +30,10 @@ pub fn listen(addr: SocketAddr, mode: ListenMode) -> Result<(TcpListener, Socket
         set_option(fd, libc::SO_REUSEPORT)?;
     }
     bind(fd, addr)?;
+    if mode == ListenMode::FirstOfReusePort {
+        // Behind the bind, which so found nobody there; before `listen`, which makes the group that others join.
+        set_option(fd, libc::SO_REUSEPORT)?;
+    }
     // SAFETY: the descriptor is a bound socket, open for as long as `socket` lives.
     check(unsafe { libc::listen(fd, BACKLOG) })?;
     let addr = socket.local_addr().map_err(errno)?;

@@ -138,7 +138,7 @@ impl Core {
         let id = self.net.next;
         let port = if addr.port() == 0 { 20_000 + id as u16 } else { addr.port() };
         let addr = SocketAddr::new(addr.ip(), port);
-        let together = |s: &ListenSocket| s.mode == ListenMode::ReusePort && mode == ListenMode::ReusePort;
+        let together = |s: &ListenSocket| s.mode != ListenMode::Exclusive && mode == ListenMode::ReusePort;
         if self.net.sockets.values().any(|s| s.addr == addr && !together(s)) {
             return Err(Errno::ADDRINUSE);
         }

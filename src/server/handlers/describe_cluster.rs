@@ -1,4 +1,4 @@
-//! DescribeCluster (key 60), versions 0-2: the brokers, the controller (this broker) and the cluster's id.
+//! DescribeCluster (key 60), versions 0-2: the brokers, the controller (this broker, or its first shard where clients see shards) and the cluster's id.
 //!
 //! Asked for controllers (endpoint type 2) on a broker's listener: MISMATCHED_ENDPOINT_TYPE, for any other type
 //! UNSUPPORTED_ENDPOINT_TYPE, as in Kafka. There are no fenced brokers.
@@ -40,7 +40,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
 
 fn describe(response: &mut DescribeClusterResponse, meta: &Metadata) {
     response.cluster_id = meta.image.cluster_id.as_str().into();
-    response.controller_id = meta.image.node_id.0;
+    response.controller_id = meta.image.controller().0;
     for broker in &meta.image.brokers {
         let mut answer = describe_cluster_response::DescribeClusterBroker::default();
         answer.broker_id = broker.id.0;

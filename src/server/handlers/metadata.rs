@@ -48,7 +48,7 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
         response.brokers.push(answer);
     }
     response.cluster_id = Some(meta.image.cluster_id.as_str().into());
-    response.controller_id = meta.image.node_id.0;
+    response.controller_id = meta.image.controller().0;
     let all = match &body.topics {
         None => true,
         Some(topics) => version == 0 && topics.is_empty(),
@@ -145,8 +145,8 @@ fn known(meta: &Metadata, topic: &Topic) -> metadata_response::MetadataResponseT
         of.partition_index = index.0;
         of.leader_id = meta.image.leader(partition).0;
         of.leader_epoch = meta.leader_epoch(&key).0.max(0);
-        of.replica_nodes = partition.replicas.iter().map(|broker| broker.0).collect();
-        of.isr_nodes = vec![meta.image.node_id.0];
+        of.replica_nodes = meta.image.replicas(partition).iter().map(|broker| broker.0).collect();
+        of.isr_nodes = meta.image.in_sync(partition).iter().map(|broker| broker.0).collect();
         answer.partitions.push(of);
     }
     answer

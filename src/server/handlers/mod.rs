@@ -19,6 +19,7 @@ pub mod list_offsets;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod shards;
 
 use super::ServerConfig;
 use super::buffers::Buffers;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::base::board::Board;
 use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, PartitionKey, ShardId, Uuid};
 use crate::config::broker::BrokerConfig;
 use crate::config::source::{Loader, Source};
@@ -106,12 +107,13 @@ impl Rig {
             Some(Controller::new(image)),
             Arc::new(BTreeMap::new()),
             Ids::new([7; 32]),
+            Arc::new(Board::new("none", [None])),
         );
         let router = Router::new(ShardId(0), Vec::new());
         let (ops, sent) = (Vec::new(), Vec::new());
         let mut rig =
             Rig { server, shard, router, meta, pool, now: Mono(1), files: 0, connections: 0, ops, sent };
-        rig.server.serve(ListenerId(1));
+        rig.server.serve(ListenerId(1), false);
         rig.turn();
         rig
     }
