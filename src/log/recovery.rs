@@ -14,12 +14,13 @@
 //! - It is not reopened: the dead process's writes may still land in it. The next append begins a segment that seals it where recovery ended.
 //! - Damage never shortens the log: `offline` is set, everything below `next_offset` can be read, and nothing on disk is touched, prepared
 //!   files included.
-//! - **Where a segment ends stands in its successor's header.** If that is lost, the segment is walked without a seal, and bytes behind its end
-//!   would count: what a truncation cut off, or what a killed process's writes brought later than its successor looked. `state` says the same
-//!   once more: both kinds of end begin an epoch, and `state` with its start is durable before that header leaves. So the walk stops where
-//!   a newer epoch began. With `state` lost as well there are two damages, and records that were never promised may be shown; the log is
-//!   offline from there and names the damage. An epoch that was begun in `state` and never in a segment can hide records behind its start,
-//!   only of a log that is offline.
+//! - **Where a segment ends stands in its successor's header.** A segment without one is walked, and there may be bytes behind its end that would
+//!   count: what a truncation cut off, or what a killed process's writes brought later than its successor looked. The header may be lost to
+//!   damage, or to a crash within a truncation that removes what is behind its cut. `state` says the same once more: both kinds of end begin an
+//!   epoch, and `state` with its start is durable before that header leaves, or the removal begins. So the walk stops where a newer epoch began.
+//!   With `state` lost as well there are two losses, and records that were never promised, or were cut off, may be shown again.
+//! - An epoch that is in `state` and was never begun in a segment hides what stands behind its start in a segment without successor. That was
+//!   never acknowledged, or was to be cut off; if a later segment followed and its header is damaged, the log is offline from there anyway.
 //! - Producer state and epochs come from snapshot and state file where these are good, and from the batches behind them.
 
 use std::path::{Path, PathBuf};
@@ -75,8 +76,8 @@ pub fn recover_partition(
 enum Until<'a> {
     /// To its seal, headers only: it was verified when it was written. The index is complete already, or made.
     Seal(&'a PrevEnd, bool),
-    /// To where its groups end, with every CRC. Its successor may be lost.
-    End { lost_seal: bool },
+    /// To where its groups or its epochs end, with every CRC.
+    End,
 }
 
 struct Recovery<'a> {
@@ -220,8 +221,7 @@ impl<'a> Recovery<'a> {
             walk.chain.prev_check = mark.last_check;
             (walk.end, walk.last_group, index) = (mark.end, mark.last_group, mark_index);
         }
-        let lost_seal = self.offline.is_some();
-        let (index, stop) = self.walk(found, &mut walk, index, Until::End { lost_seal })?;
+        let (index, stop) = self.walk(found, &mut walk, index, Until::End)?;
         let stop = stop.expect("a walk without a seal ends somewhere");
         let (later, used_to) = match stop {
             // What follows is not of this log, whatever it knows.
@@ -336,11 +336,11 @@ impl<'a> Recovery<'a> {
         mut index: Index,
         until: Until<'_>,
     ) -> Result<(Index, Option<Stop>), OpenError> {
-        let (seal, complete, lost_seal) = match until {
-            Until::Seal(seal, complete) => (Some(seal), complete, false),
-            Until::End { lost_seal } => (None, false, lost_seal),
+        let (seal, complete) = match until {
+            Until::Seal(seal, complete) => (Some(seal), complete),
+            Until::End => (None, false),
         };
-        let known_epochs = self.survey.state.as_ref().filter(|_| lost_seal).map(|s| s.epochs.clone());
+        let known_epochs = self.survey.state.as_ref().filter(|_| seal.is_none()).map(|s| s.epochs.clone());
         let chain = self.options.planted != Some(Planted::NoChain);
         let depth = Depth { crc: seal.is_none(), chain, epochs: known_epochs.as_ref() };
         let (mut producers, mut epochs) =

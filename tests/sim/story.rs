@@ -286,10 +286,6 @@ impl Story {
             partition.deleting = false;
             let bounds = node.store.bounds(node.slots[key]);
             let log_end = bounds.log_end.get().0;
-            if let Some(target) = partition.truncating.take() {
-                partition.oracle.truncated(end, target, log_end)?;
-                partition.renew_producer();
-            }
             if let Some(harmed) = &mut partition.harmed {
                 if std::mem::take(&mut harmed.start_lost) {
                     partition.oracle.start_lost();
@@ -299,6 +295,10 @@ impl Story {
                     self.world.mark(if harmed.named { "named_loss" } else { "silent_loss" });
                     partition.renew_producer();
                 }
+            }
+            if let Some(target) = partition.truncating.take() {
+                partition.oracle.truncated(end, target, log_end)?;
+                partition.renew_producer();
             }
             partition.oracle.recovered(end, bounds)?;
         }

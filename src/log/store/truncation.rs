@@ -4,12 +4,13 @@
 //! 1. Appends are refused; everything staged is flushed.
 //! 2. The place is looked for in the segment that holds the offset: the end of the last batch that ends at or before it.
 //! 3. `state` and `producers` are written without what the truncation drops; the flushed position is left out, for it may lie behind the cut.
-//!    An epoch begins at the cut: whatever is appended there is of a newer leader than what was cut off. By that a later recovery knows both
-//!    apart, even if the header of step 5 is damaged then.
+//!    An epoch begins at the cut: whatever is appended there is of a newer leader than what was cut off. By that a recovery knows both apart
+//!    even where the header of step 5 is not there yet, or damaged later.
 //! 4. Segments behind the cut are removed, newest first.
 //! 5. A new segment is begun. Its header says where its predecessor ends: that is the truncation.
 //!
-//! Until step 4 a crash leaves the log as it was; behind it, the log may end anywhere between the cut and where it was.
+//! Until step 3 a crash leaves the log as it was; behind it, the log may end anywhere between the cut and where it was. What an earlier
+//! truncation had cut off the segment stays away: the segment that step 4 removes may have been the one that said where it ended.
 
 use super::core::{Core, Pending};
 use super::flow::progress;

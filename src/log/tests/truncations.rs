@@ -150,3 +150,32 @@ fn an_append_can_keep_its_offsets_and_epochs() {
     assert_eq!(rig.store.epoch_end(slot, LeaderEpoch(4)), (LeaderEpoch(3), Offset(4)));
     assert_eq!(rig.store.epoch_at(slot, Offset(4)), LeaderEpoch(5));
 }
+
+/// The second truncation removes the segment whose header says where the first one cut.
+#[test]
+fn what_was_cut_off_stays_away_when_a_later_truncation_is_interrupted() {
+    for turns in 0..24 {
+        let mut rig = Rig::new(80 + turns, Faults::none());
+        let slot = rig.open(0, wanted());
+        let mut model = Model::default();
+        for name in 0..20 {
+            let sent = batch(name, 2, 400);
+            model.add(&rig.append_patiently(slot, &sent), &sent);
+        }
+        assert!(rig.run(5000, |rig| rig.high_watermark(slot) == Offset(40)));
+        rig.store.truncate_to(slot, Offset(10)).expect("inside the log");
+        assert!(rig.run(5000, |rig| rig.store.bounds(slot).log_end.get() == Offset(10)));
+        model.batches.retain(|(offset, _)| *offset < Offset(10));
+        for name in 100..110 {
+            let sent = batch(name, 2, 300);
+            model.add(&rig.produce(slot, &sent), &sent);
+        }
+        rig.store.truncate_to(slot, Offset(6)).expect("inside the log");
+        (0..turns).for_each(|_| rig.turn());
+        rig.world.crash();
+        let mut rig = rig.successor(|_| {});
+        let slot = rig.open(0, wanted());
+        rig.check_all(slot, &model, 50_000);
+        assert!((Offset(6)..=Offset(30)).contains(&rig.high_watermark(slot)));
+    }
+}
