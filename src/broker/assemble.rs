@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::control::{self, Control};
 use super::failures::{bad_directory, locked, not_advertised, not_listening, ports_end};
 use super::files;
+use super::memory;
 use super::pump::{Node, Stand};
 use super::source::IoSource;
 use super::together::Together;
@@ -29,9 +30,6 @@ use crate::router::mesh::Router;
 use crate::server::metadata::{Ids, Metadata};
 use crate::server::{Server, ServerConfig};
 use crate::shard::{Shard, rules};
-
-/// Share of a shard's memory that connections may hold besides it: half frames, waiting requests, answers not taken.
-const HELD_SHARE: u64 = 4;
 
 /// A floor of free space, where none is configured: two segments and 1 % of the disk.
 const FREE_SEGMENTS: u64 = 2;
@@ -151,11 +149,10 @@ impl Parts {
         let (id, pool_bytes) = (self.shard.id(), foundation.pool_bytes);
         let config = ServerConfig {
             shard: id,
-            // A request larger than that could never be stored.
-            request_bytes_max: image.config.request_bytes_max.min((pool_bytes / 2) as usize),
+            request_bytes_max: memory::request_bytes_max(pool_bytes, image.config.request_bytes_max),
             fetch_bytes_max: image.config.fetch_bytes_max,
             idle_ms_max: image.config.connection_idle_ms_max,
-            held_bytes_max: pool_bytes / HELD_SHARE,
+            held_bytes_max: memory::held_bytes_max(pool_bytes),
             handover_requests: image.config.handover_requests,
             handover_interval_ms: image.config.handover_interval_ms,
         };

@@ -13,6 +13,7 @@ pub mod files;
 mod gauges;
 pub mod logging;
 pub mod machine;
+mod memory;
 pub mod pump;
 mod slow;
 pub mod source;

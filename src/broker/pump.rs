@@ -198,6 +198,10 @@ impl Node {
 
     /// Takes the image in force, and makes and removes partitions accordingly.
     fn catch_up(&mut self, time: Time) {
+        // The logs write their clean-stop records: a topic that goes now is removed at the next start.
+        if matches!(self.stop, Stop::Flushing(_) | Stop::Stopped) {
+            return;
+        }
         let Some(image) = self.together.published.newer_than(self.meta.image.revision) else { return };
         let mut cx = time.cx(self.io.pool());
         catch_up(&self.meta.image, &image, &mut self.shard, &mut cx);

@@ -321,7 +321,8 @@ mod tests {
     #[test]
     fn a_refusal_is_found_in_a_produce_answer() {
         let mut talk =
-            ProduceTalk::new("orders", vec![3], Acks::All, &Bytes::from_static(&[1, 2, 3]), 7, Vec::new()).unwrap();
+            ProduceTalk::new("orders", vec![3], Acks::All, &Bytes::from_static(&[1, 2, 3]), 7, Vec::new())
+                .unwrap();
         let mut parts = Vec::new();
         talk.request(&mut parts);
         let mut response = msg::ProduceResponse::default();
@@ -335,7 +336,8 @@ mod tests {
         msg::encode_response::<ProduceRequest>(&mut frame, 0, PRODUCE_VERSION, &response).unwrap();
         assert_eq!(Talk::Produce(ProduceTalk { next: 0, ..talk }).answer_len(&frame), Ok(Some(frame.len())));
         let mut talk =
-            ProduceTalk::new("orders", vec![3], Acks::All, &Bytes::from_static(&[1, 2, 3]), 7, Vec::new()).unwrap();
+            ProduceTalk::new("orders", vec![3], Acks::All, &Bytes::from_static(&[1, 2, 3]), 7, Vec::new())
+                .unwrap();
         assert_eq!(talk.answer(&frame), Ok(Answer { error: codes::CORRUPT_MESSAGE, ..Answer::default() }));
         assert!(talk.answer(&frame).is_err(), "the same answer twice");
     }
