@@ -149,25 +149,10 @@ impl ClientError {
                 &["-b HOST:PORT                 (the broker's plaintext listener)"],
             ),
             ClientError::Refused { code, what, message } => refused(*code, what, message),
-            ClientError::Unsupported { address, api, ours, theirs } => fatal(
-                "api-unsupported",
-                format!("{address} does not serve {api} in a version known here"),
-                &theirs.map_or("not served at all".to_string(), |(min, max)| {
-                    format!("it serves {min} to {max}, this client {} to {}", ours.0, ours.1)
-                }),
-                "the two programs are too far apart in age",
-                &["update the older of the two"],
-            ),
-            ClientError::NotCorelog { address } => fatal(
-                "not-corelog",
-                format!("{address} is no corelog broker, or an older one"),
-                "it closed the connection on a request that only corelog knows",
-                "shards are corelog's own: other brokers have none to show",
-                &[
-                    "-b HOST:PORT                 (a corelog broker)",
-                    "corelog topic describe NAME  (any broker)",
-                ],
-            ),
+            ClientError::Unsupported { address, api, ours, theirs } => {
+                unsupported(address, api, *ours, *theirs)
+            }
+            ClientError::NotCorelog { address } => not_corelog(address),
             ClientError::Deadline { what, after, last } => {
                 let mut inner = last.to_fatal();
                 inner.found = format!("{} ({})", inner.summary, inner.found);
@@ -194,6 +179,28 @@ impl ClientError {
             }
         }
     }
+}
+
+fn not_corelog(address: &str) -> Fatal {
+    fatal(
+        "not-corelog",
+        format!("{address} is no corelog broker, or an older one"),
+        "it closed the connection on a request that only corelog knows",
+        "shards are corelog's own: other brokers have none to show",
+        &["-b HOST:PORT                 (a corelog broker)", "corelog topic describe NAME  (any broker)"],
+    )
+}
+
+fn unsupported(address: &str, api: &str, ours: (i16, i16), theirs: Option<(i16, i16)>) -> Fatal {
+    fatal(
+        "api-unsupported",
+        format!("{address} does not serve {api} in a version known here"),
+        &theirs.map_or("not served at all".to_string(), |(min, max)| {
+            format!("it serves {min} to {max}, this client {} to {}", ours.0, ours.1)
+        }),
+        "the two programs are too far apart in age",
+        &["update the older of the two"],
+    )
 }
 
 fn refused(code: i16, what: &str, message: &str) -> Fatal {
