@@ -29,8 +29,9 @@ use crate::server::metadata::{Ids, Metadata};
 use crate::server::{Server, ServerConfig};
 use crate::shard::{Shard, rules};
 
-/// Share of a shard's memory that connections may hold besides it: half frames, waiting requests, answers not taken.
-const HELD_SHARE: u64 = 4;
+/// Share of a shard's memory that connections may hold besides it: half frames, waiting requests, answers not taken. Inboxes that wait may hold
+/// as much again, and every shard may come to that at once.
+const HELD_SHARE: u64 = 8;
 
 /// A floor of free space, where none is configured: two segments and 1 % of the disk.
 const FREE_SEGMENTS: u64 = 2;
