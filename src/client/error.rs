@@ -149,9 +149,15 @@ impl ClientError {
                 &["-b HOST:PORT                 (the broker's plaintext listener)"],
             ),
             ClientError::Refused { code, what, message } => refused(*code, what, message),
-            ClientError::Unsupported { address, api, ours, theirs } => {
-                unsupported(address, api, *ours, *theirs)
-            }
+            ClientError::Unsupported { address, api, ours, theirs } => fatal(
+                "api-unsupported",
+                format!("{address} does not serve {api} in a version known here"),
+                &theirs.map_or("not served at all".to_string(), |(min, max)| {
+                    format!("it serves {min} to {max}, this client {} to {}", ours.0, ours.1)
+                }),
+                "the two programs are too far apart in age",
+                &["update the older of the two"],
+            ),
             ClientError::NotCorelog { address } => not_corelog(address),
             ClientError::Deadline { what, after, last } => {
                 let mut inner = last.to_fatal();
@@ -174,11 +180,13 @@ impl ClientError {
                 "they were damaged on disk or on the way",
                 &["corelog log verify --data-dir DIR"],
             ),
-            ClientError::Input(what) => {
-                fatal("bad-input", what.clone(), "", "", &["corelog help", "corelog produce --help"])
-            }
+            ClientError::Input(what) => bad_input(what),
         }
     }
+}
+
+fn bad_input(what: &str) -> Fatal {
+    fatal("bad-input", what.to_string(), "", "", &["corelog help", "corelog produce --help"])
 }
 
 fn not_corelog(address: &str) -> Fatal {
@@ -188,18 +196,6 @@ fn not_corelog(address: &str) -> Fatal {
         "it closed the connection on a request that only corelog knows",
         "shards are corelog's own: other brokers have none to show",
         &["-b HOST:PORT                 (a corelog broker)", "corelog topic describe NAME  (any broker)"],
-    )
-}
-
-fn unsupported(address: &str, api: &str, ours: (i16, i16), theirs: Option<(i16, i16)>) -> Fatal {
-    fatal(
-        "api-unsupported",
-        format!("{address} does not serve {api} in a version known here"),
-        &theirs.map_or("not served at all".to_string(), |(min, max)| {
-            format!("it serves {min} to {max}, this client {} to {}", ours.0, ours.1)
-        }),
-        "the two programs are too far apart in age",
-        &["update the older of the two"],
     )
 }
 
