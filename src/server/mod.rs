@@ -114,7 +114,7 @@ impl Server {
     /// The quota is that of all shards.
     pub fn new(config: ServerConfig, quota: ConnectionQuota) -> Server {
         Server {
-            budget: Budget::new(config.held_bytes_max),
+            budget: Budget::new(config.held_bytes_max, quota.large_frame.clone()),
             config,
             connections: Slab::new(),
             generation: 0,

@@ -262,7 +262,9 @@ fn a_client_that_never_reads_harms_nobody() {
     let mut writer = Talk::to(&broker.address);
     let value = vec![7; 500_000];
     for partition in 0..SHARDS as i32 {
-        (0..8).for_each(|_| drop(produce(&mut writer, "t", partition, &value)));
+        for _ in 0..8 {
+            produce(&mut writer, "t", partition, &value);
+        }
     }
     let mut deaf: Vec<Talk> = (0..8).map(|_| Talk::to(&broker.address)).collect();
     for (i, talk) in deaf.iter_mut().enumerate() {
@@ -377,7 +379,7 @@ fn create_at(talk: &mut Talk, name: &str, places: &[&[i32]]) -> (i16, String) {
     for (index, brokers) in places.iter().enumerate() {
         let mut place = CreatableReplicaAssignment::default();
         place.partition_index = index as i32;
-        place.broker_ids = brokers.iter().map(|id| (*id)).collect();
+        place.broker_ids = brokers.to_vec();
         topic.assignments.push(place);
     }
     let mut request = CreateTopicsRequest::default();
