@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import re
@@ -46,6 +47,8 @@ MARGIN_S = 5.0
 START_S = 120.0
 # From the word `stop` to the last word of the last client.
 END_S = 400.0
+# Between two kills, where connections are to move at every request: else nothing was checked.
+HAND_OVERS_MIN = 50
 SUSPICIOUS = re.compile(r"corr(elation)? ?id|timed out|due to request timeout|protocol parse failure|invalid response|CRC", re.IGNORECASE)
 # A connection that was being set up when the broker was killed.
 HARMLESS = re.compile(r"_TRANSPORT|Connection refused|Disconnected|timed out in state CONNECT", re.IGNORECASE)
@@ -67,12 +70,16 @@ class Killed:
     def __init__(self, command: str, settings: list[str], work: Path) -> None:
         self.address = f"127.0.0.1:{quiet_port()}"
         self.log = work / "broker.log"
-        self.argv = [*shlex.split(command), "serve", "--data-dir", str(work / "data"), "--listen", self.address]
+        self.command = shlex.split(command)
+        self.argv = [*self.command, "serve", "--data-dir", str(work / "data"), "--listen", self.address]
         for setting in settings:
             self.argv += ["-X", setting]
         self.environment = {**FORCED, **os.environ}
+        shards, advertised = int(self.environment["CORELOG_SHARDS"]), self.environment.get("CORELOG_ADVERTISE")
+        self.should_move = shards > 1 and advertised != "shards" and Path(self.command[0]).name == "corelog"
         self.process: subprocess.Popen[bytes] | None = None
         self.outages: list[float] = []
+        self.hand_overs = 0
         self.start()
 
     def start(self) -> None:
@@ -84,6 +91,7 @@ class Killed:
         assert self.process is not None
         if self.process.poll() is not None:
             raise RuntimeError(f"the broker ended by itself:\n{self.log.read_text(errors='replace')[-2000:]}")
+        self.hand_overs += hand_overs(self)
         since = time.monotonic()
         self.process.kill()
         self.process.wait()
@@ -150,10 +158,12 @@ def java(*more: str) -> list[str]:
             "-cp", f"{setup.JAVA / 'classes'}:{jars}/*", "Moving", "clients", *more]
 
 
-def hand_overs(command: str, address: str) -> str:
-    """As the broker itself counts them, if it can be asked."""
-    done = subprocess.run([*shlex.split(command), "cluster", "shards", "--brokers", address], capture_output=True, text=True, timeout=30)
-    return done.stdout.strip() if done.returncode == 0 else ""
+def hand_overs(broker: Killed) -> int:
+    """Connections that changed their shard since the broker's start, by its own count; 0 if it cannot be asked."""
+    done = subprocess.run([*broker.command, "cluster", "shards", "--format", "json", "--brokers", broker.address],
+                          capture_output=True, text=True, timeout=30)
+    rows = json.loads(done.stdout)["shards"] if done.returncode == 0 else []
+    return sum(row["connections_handed_over_total"] for row in rows)
 
 
 def under_kills(broker: Killed, talks: list[Talk], kills: int, chance: random.Random) -> None:
@@ -183,9 +193,12 @@ def verdict(broker: Killed, talks: list[Talk], acked: dict[int, int], done: dict
         errors.append(f"{gap:.1f} s without progress, {allowed:.1f} allowed")
     log = broker.log.read_text(errors="replace")
     errors += [f"broker: {line[:400]}" for line in log.splitlines() if "panicked" in line or '"level":"ERROR"' in line][:5]
+    if broker.should_move and broker.hand_overs < HAND_OVERS_MIN * len(broker.outages):
+        errors.append(f"only {broker.hand_overs} connections were handed over")
     topics = done["churn"][0] if done.get("churn") else "?"
     print(f"{total} records acknowledged, {read} read meanwhile, {reread[0] if reread else '?'} read at the end; "
           f"{len(broker.outages)} kills, longest away {max(broker.outages, default=0):.2f} s; {topics} topics came and went; "
+          f"{broker.hand_overs} connections handed over; "
           f"longest without progress {gap:.2f} s")
     return errors
 
@@ -202,8 +215,6 @@ def run(args: argparse.Namespace, work: Path) -> list[str]:
         churn = Talk("churn", python("churn", "--broker", broker.address), work)
         talks += [*both, churn]
         under_kills(broker, talks, args.kills - 1, chance)
-        if counted := hand_overs(args.broker_cmd, broker.address):
-            print(f"since the last kill:\n{counted}")
         watchdog = threading.Timer(END_S, lambda: [talk.process.kill() for talk in talks])
         watchdog.start()
         for talk in talks:
