@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::control::{self, Control};
-use super::failures::{bad_directory, locked, not_listening, ports_end};
+use super::failures::{bad_directory, locked, not_advertised, not_listening, ports_end};
 use super::files;
 use super::pump::{Node, Stand};
 use super::source::IoSource;
@@ -282,7 +282,7 @@ fn listen_per_shard(
         };
         let addr = SocketAddr::new(ip, port);
         let (listener, addr) =
-            io.listen_with(addr, ListenMode::Exclusive).map_err(|e| not_listening(addr, e))?;
+            io.listen_with(addr, ListenMode::Exclusive).map_err(|e| not_advertised(addr, shard, e))?;
         listening.push(Listening { listener, addr, shard: Some(ShardId(shard)), for_all: false });
         let id = BrokerId(shard_broker_id(config.node_id.0, shard));
         brokers.push(Broker { id, port: addr.port(), ..whole.clone() });

@@ -14,6 +14,7 @@ mod gauges;
 pub mod logging;
 pub mod machine;
 pub mod pump;
+mod slow;
 pub mod source;
 pub mod start;
 mod threads;

@@ -68,17 +68,7 @@ impl ClientError {
         if code == codes::NONE { Ok(()) } else { Err(ClientError::refused(code, what, message)) }
     }
 
-    pub fn not_corelog(address: &str) -> Fatal {
-        fatal(
-            "not-corelog",
-            format!("{address} is no corelog broker, or an older one"),
-            "it closed the connection on a request that only corelog knows",
-            "shards are corelog's own: other brokers have none to show",
-            &["-b HOST:PORT                 (a corelog broker)", "corelog topic describe NAME  (any broker)"],
-        )
-    }
-
-    fn refused(code: i16, what: impl Into<String>, message: Option<&str>) -> ClientError {
+    pub fn refused(code: i16, what: impl Into<String>, message: Option<&str>) -> ClientError {
         ClientError::Refused { code, what: what.into(), message: message.unwrap_or_default().to_string() }
     }
 
@@ -190,11 +180,23 @@ impl ClientError {
                 "they were damaged on disk or on the way",
                 &["corelog log verify --data-dir DIR"],
             ),
-            ClientError::Input(what) => {
-                fatal("bad-input", what.clone(), "", "", &["corelog help", "corelog produce --help"])
-            }
+            ClientError::Input(what) => bad_input(what),
         }
     }
+}
+
+fn bad_input(what: &str) -> Fatal {
+    fatal("bad-input", what.to_string(), "", "", &["corelog help", "corelog produce --help"])
+}
+
+fn not_corelog(address: &str) -> Fatal {
+    fatal(
+        "not-corelog",
+        format!("{address} is no corelog broker, or an older one"),
+        "it closed the connection on a request that only corelog knows",
+        "shards are corelog's own: other brokers have none to show",
+        &["-b HOST:PORT                 (a corelog broker)", "corelog topic describe NAME  (any broker)"],
+    )
 }
 
 fn refused(code: i16, what: &str, message: &str) -> Fatal {

@@ -57,6 +57,12 @@ impl EpochCache {
         }
     }
 
+    /// Where records of `epoch` end because a newer one began there; none if none did.
+    pub fn end_of(&self, epoch: LeaderEpoch) -> Option<Offset> {
+        let above = self.entries.partition_point(|e| e.0 <= epoch);
+        self.entries.get(above).map(|next| next.1)
+    }
+
     /// The epoch of the record at `offset`, or [`LeaderEpoch::NONE`] below the first entry.
     pub fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
         let above = self.entries.partition_point(|e| e.1 <= offset);

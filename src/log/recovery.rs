@@ -14,6 +14,13 @@
 //! - It is not reopened: the dead process's writes may still land in it. The next append begins a segment that seals it where recovery ended.
 //! - Damage never shortens the log: `offline` is set, everything below `next_offset` can be read, and nothing on disk is touched, prepared
 //!   files included.
+//! - **Where a segment ends stands in its successor's header.** A segment without one is walked, and there may be bytes behind its end that would
+//!   count: what a truncation cut off, or what a killed process's writes brought later than its successor looked. The header may be lost to
+//!   damage, or to a crash within a truncation that removes what is behind its cut. `state` says the same once more: both kinds of end begin an
+//!   epoch, and `state` with its start is durable before that header leaves, or the removal begins. So the walk stops where a newer epoch began.
+//!   With `state` lost as well there are two losses, and records that were never promised, or were cut off, may be shown again.
+//! - An epoch that is in `state` and was never begun in a segment hides what stands behind its start in a segment without successor. That was
+//!   never acknowledged, or was to be cut off; if a later segment followed and its header is damaged, the log is offline from there anyway.
 //! - Producer state and epochs come from snapshot and state file where these are good, and from the batches behind them.
 
 use std::path::{Path, PathBuf};
@@ -63,6 +70,14 @@ pub fn recover_partition(
         recovery.pass()?;
     }
     recovery.finish()
+}
+
+/// How far a segment is walked.
+enum Until<'a> {
+    /// To its seal, headers only: it was verified when it was written. The index is complete already, or made.
+    Seal(&'a PrevEnd, bool),
+    /// To where its groups or its epochs end, with every CRC.
+    End,
 }
 
 struct Recovery<'a> {
@@ -173,7 +188,7 @@ impl<'a> Recovery<'a> {
             return Ok(true);
         }
         let mut walk = Walk::start(&found.header, found.check);
-        let (index, stop) = self.walk(found, &mut walk, index, stored, Some(seal), false)?;
+        let (index, stop) = self.walk(found, &mut walk, index, Until::Seal(seal, stored))?;
         if !stored {
             self.report.rebuilt.push(Rebuilt::Index(found.header.ordinal));
             self.note(Evidence::Derived { usable: false });
@@ -206,9 +221,13 @@ impl<'a> Recovery<'a> {
             walk.chain.prev_check = mark.last_check;
             (walk.end, walk.last_group, index) = (mark.end, mark.last_group, mark_index);
         }
-        let (index, stop) = self.walk(found, &mut walk, index, false, None, true)?;
+        let (index, stop) = self.walk(found, &mut walk, index, Until::End)?;
         let stop = stop.expect("a walk without a seal ends somewhere");
-        let (later, used_to) = self.later(found, &walk, &stop)?;
+        let (later, used_to) = match stop {
+            // What follows is not of this log, whatever it knows.
+            Stop::Replaced => (Later::Nothing, walk.end),
+            _ => self.later(found, &walk, &stop)?,
+        };
         let evidence = Tail::Scanned {
             stop: at(&stop),
             flushed: match self.survey.state_damaged {
@@ -309,18 +328,21 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// Walks on from `walk`, up to `seal` if there is one, and gathers what is derived. Returns the index, and why the walk ended unless it
-    /// reached the seal. An index that is `complete` stays as it is.
+    /// Walks on from `walk` and gathers what is derived. Returns the index, and why the walk ended unless it reached the seal.
     fn walk(
         &mut self,
         found: &Found,
         walk: &mut Walk,
         mut index: Index,
-        complete: bool,
-        seal: Option<&PrevEnd>,
-        crc: bool,
+        until: Until<'_>,
     ) -> Result<(Index, Option<Stop>), OpenError> {
-        let depth = Depth { crc, chain: self.options.planted != Some(Planted::NoChain) };
+        let (seal, complete) = match until {
+            Until::Seal(seal, complete) => (Some(seal), complete),
+            Until::End => (None, false),
+        };
+        let known_epochs = self.survey.state.as_ref().filter(|_| seal.is_none()).map(|s| s.epochs.clone());
+        let chain = self.options.planted != Some(Planted::NoChain);
+        let depth = Depth { crc: seal.is_none(), chain, epochs: known_epochs.as_ref() };
         let (mut producers, mut epochs) =
             (std::mem::take(&mut self.producers), std::mem::take(&mut self.epochs));
         let (now_ms, replay_from) = (self.now_ms, self.replay_from);
@@ -499,7 +521,7 @@ fn at(stop: &Stop) -> At {
     match stop {
         Stop::Zeros | Stop::EndOfFile => At::Nothing,
         Stop::Bad(_) | Stop::Newer(_) => At::Bad,
-        Stop::Foreign => At::Foreign,
+        Stop::Foreign | Stop::Replaced => At::Foreign,
         Stop::Misplaced { .. } => At::Misplaced,
         Stop::Unreadable => At::Unreadable,
     }

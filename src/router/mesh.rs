@@ -38,7 +38,7 @@ const CONTROL_PATIENCE_MS: u64 = 60_000;
 pub struct Hops {
     /// Requests, or shares of them, sent to another shard.
     pub sent_total: u64,
-    /// Requests of other shards worked on here.
+    /// Requests of other shards worked on here, those for the controller included.
     pub served_total: u64,
     /// Of those sent: how many found no credit at first.
     pub held_back_total: u64,

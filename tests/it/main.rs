@@ -16,6 +16,7 @@ mod moving;
 mod pipeline;
 mod powerloss;
 mod runtime;
+mod shards;
 mod stop;
 mod support;
 mod talk;

@@ -75,8 +75,6 @@ struct Partition {
     /// A truncation that is not through.
     truncating: Option<i64>,
     harmed: Option<Harmed>,
-    /// It was cut once: where, only the header behind the cut knows.
-    was_cut: bool,
 }
 
 /// An idempotent producer, or one without sequence numbers.
@@ -213,9 +211,7 @@ impl Story {
         let producer = Producer { id, next: 0, pending: VecDeque::new() };
         let newest = (String::new(), 0);
         let (deleting, truncating, harmed) = (false, None, None);
-        let was_cut = false;
-        let partition =
-            Partition { log, oracle, dir, producer, newest, deleting, truncating, harmed, was_cut };
+        let partition = Partition { log, oracle, dir, producer, newest, deleting, truncating, harmed };
         self.partitions.insert(key, partition);
         key
     }
@@ -290,10 +286,6 @@ impl Story {
             partition.deleting = false;
             let bounds = node.store.bounds(node.slots[key]);
             let log_end = bounds.log_end.get().0;
-            if let Some(target) = partition.truncating.take() {
-                partition.oracle.truncated(end, target, log_end)?;
-                partition.renew_producer();
-            }
             if let Some(harmed) = &mut partition.harmed {
                 if std::mem::take(&mut harmed.start_lost) {
                     partition.oracle.start_lost();
@@ -303,6 +295,10 @@ impl Story {
                     self.world.mark(if harmed.named { "named_loss" } else { "silent_loss" });
                     partition.renew_producer();
                 }
+            }
+            if let Some(target) = partition.truncating.take() {
+                partition.oracle.truncated(end, target, log_end)?;
+                partition.renew_producer();
             }
             partition.oracle.recovered(end, bounds)?;
         }
