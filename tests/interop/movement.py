@@ -52,6 +52,8 @@ HAND_OVERS_MIN = 50
 SUSPICIOUS = re.compile(r"corr(elation)? ?id|timed out|due to request timeout|protocol parse failure|invalid response|CRC", re.IGNORECASE)
 # A connection that was being set up when the broker was killed.
 HARMLESS = re.compile(r"_TRANSPORT|Connection refused|Disconnected|timed out in state CONNECT", re.IGNORECASE)
+# A producer that still knows a deleted topic would make it anew.
+SETTINGS = ["log.segment.bytes=1048576", "auto.create.topics.enable=false"]
 FORCED = {"CORELOG_SHARDS": "4", "CORELOG_SHARD_HANDOVER_REQUESTS": "1", "CORELOG_SHARD_HANDOVER_INTERVAL_MS": "0"}
 
 
@@ -205,7 +207,7 @@ def verdict(broker: Killed, talks: list[Talk], acked: dict[int, int], done: dict
 
 def run(args: argparse.Namespace, work: Path) -> list[str]:
     chance = random.Random(args.seed)
-    broker = Killed(args.broker_cmd, ["log.segment.bytes=1048576", *args.settings], work)
+    broker = Killed(args.broker_cmd, [*SETTINGS, *args.settings], work)
     talks: list[Talk] = []
     try:
         common = ["--broker", broker.address, "--topic", TOPIC, "--seed", str(args.seed)]

@@ -56,11 +56,24 @@ public final class Administering {
         return ids;
     }
 
+    /** The method of the oldest release is gone from the newest. */
+    @SuppressWarnings("unchecked")
+    static TopicDescription describe() throws Exception {
+        Object result = admin.describeTopics(Collections.singleton(topic));
+        Object byName;
+        try {
+            byName = result.getClass().getMethod("topicNameValues").invoke(result);
+        } catch (NoSuchMethodException old) {
+            byName = result.getClass().getMethod("values").invoke(result);
+        }
+        return get(((Map<String, KafkaFuture<TopicDescription>>) byName).get(topic));
+    }
+
     static void partitions(int count, TreeSet<Integer> ids) throws Exception {
         TopicDescription described = null;
         for (int i = 0; i < 100 && (described == null || described.partitions().size() != count); i++) {
             Thread.sleep(i > 0 ? 100 : 0);
-            described = get(admin.describeTopics(Collections.singleton(topic)).values().get(topic));
+            described = describe();
         }
         expect("partitions", described.partitions().size(), count);
         TreeSet<Integer> leaders = new TreeSet<>();
