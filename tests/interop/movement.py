@@ -57,27 +57,31 @@ SETTINGS = ["log.segment.bytes=1048576", "auto.create.topics.enable=false"]
 FORCED = {"CORELOG_SHARDS": "4", "CORELOG_SHARD_HANDOVER_REQUESTS": "1", "CORELOG_SHARD_HANDOVER_INTERVAL_MS": "0"}
 
 
-def quiet_port() -> int:
-    """Below the ports that clients draw from, so that nobody takes it while the broker is away."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no free port")
+def quiet_ports(count: int) -> int:
+    """The first of so many free ports, below those that clients draw from, so that nobody takes one while the broker is away."""
+    for first in random.sample(range(20_000, 32_000), 100):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise OSError("no free ports")
 
 
 class Killed:
     """A broker that keeps address and data over its kills."""
 
     def __init__(self, command: str, settings: list[str], work: Path) -> None:
-        self.address = f"127.0.0.1:{quiet_port()}"
+        self.environment = {**FORCED, **os.environ}
+        shards, advertised = int(self.environment["CORELOG_SHARDS"]), self.environment.get("CORELOG_ADVERTISE")
+        port = quiet_ports(1 + shards)
+        self.address = f"127.0.0.1:{port}"
+        # As the broker's own address: clients remember where its shards were.
+        self.environment["CORELOG_ADVERTISE_PORT"] = str(port + 1)
         self.log = work / "broker.log"
         self.command = shlex.split(command)
         self.argv = [*self.command, "serve", "--data-dir", str(work / "data"), "--listen", self.address]
         for setting in settings:
             self.argv += ["-X", setting]
-        self.environment = {**FORCED, **os.environ}
-        shards, advertised = int(self.environment["CORELOG_SHARDS"]), self.environment.get("CORELOG_ADVERTISE")
         self.should_move = shards > 1 and advertised != "shards" and Path(self.command[0]).name == "corelog"
         self.process: subprocess.Popen[bytes] | None = None
         self.outages: list[float] = []
@@ -189,10 +193,13 @@ def verdict(broker: Killed, talks: list[Talk], acked: dict[int, int], done: dict
     read = sum(int(words[0]) for name, words in done.items() if words and name != "churn")
     if read != total or (reread and int(reread[0]) != total):
         errors.append(f"{total} acknowledged, {read} read meanwhile, {reread[:1]} at the end")
-    gap = max((float(w) for words in done.values() for w in words[1:]), default=0.0)
     allowed = REQUEST_TIMEOUT_S + MARGIN_S + max(broker.outages, default=0.0)
-    if gap > allowed:
-        errors.append(f"{gap:.1f} s without progress, {allowed:.1f} allowed")
+    gap = 0.0
+    for name, words in done.items():
+        for what, seconds in zip(("producers", "consumers"), map(float, words[1:])):
+            gap = max(gap, seconds)
+            if seconds > allowed:
+                errors.append(f"{name}, {what}: {seconds:.1f} s without progress, {allowed:.1f} allowed")
     log = broker.log.read_text(errors="replace")
     errors += [f"broker: {line[:400]}" for line in log.splitlines() if "panicked" in line or '"level":"ERROR"' in line][:5]
     if broker.should_move and broker.hand_overs < HAND_OVERS_MIN * len(broker.outages):
