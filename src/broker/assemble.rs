@@ -24,7 +24,8 @@ use crate::controller::image::{Broker, Image};
 use crate::controller::published::Published;
 use crate::io::{Errno, Io, ListenMode, ListenerId, SharedListener, StorageCaps};
 use crate::log::store::StoreConfig;
-use crate::router::mesh::{Link, Router};
+use crate::router::lanes::{Lanes, Link, links};
+use crate::router::mesh::Router;
 use crate::server::metadata::{Ids, Metadata};
 use crate::server::{Server, ServerConfig};
 use crate::shard::{Shard, rules};
@@ -181,9 +182,20 @@ pub fn together(foundation: &Foundation, board: Board) -> Arc<Together> {
 
 /// A broker on one thread: one node for each `Io`, the first with the listeners. What the simulator and tests run.
 pub fn assemble(
+    ios: Vec<Io>,
+    config: BrokerConfig,
+    pool_bytes: u64,
+) -> Result<(Vec<Node>, Vec<Listening>), Fatal> {
+    let lanes = Lanes::of(ios.len());
+    assemble_with(ios, config, pool_bytes, lanes)
+}
+
+/// The same with lanes of another size.
+pub fn assemble_with(
     mut ios: Vec<Io>,
     config: BrokerConfig,
     pool_bytes: u64,
+    lanes: Lanes,
 ) -> Result<(Vec<Node>, Vec<Listening>), Fatal> {
     let (foundation, head, listening) = found(&mut ios[0], config, pool_bytes)?;
     let mut shards = Vec::new();
@@ -198,7 +210,7 @@ pub fn assemble(
     let together = together(&foundation, Board::new("none", ios.iter().map(|_| None)));
     let mut head = Some(head);
     let mut nodes = Vec::new();
-    for ((io, shard), links) in ios.into_iter().zip(shards).zip(crate::router::mesh::links(&wakers)) {
+    for ((io, shard), links) in ios.into_iter().zip(shards).zip(links(&wakers, lanes)) {
         let (epochs, together, head) = (epochs.clone(), together.clone(), head.take());
         nodes.push(Parts { shard, links, epochs, together, head }.node(io, &foundation));
     }

@@ -37,6 +37,9 @@ pub struct BenchArgs {
     /// Partitions to use; 1 per connection by default
     #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..), value_name = "N")]
     partitions: Option<i32>,
+    /// Each connection produces to all of the partitions in turn, instead of to one
+    #[arg(long)]
+    spread: bool,
     /// Configuration of a topic that it makes; may be repeated
     #[arg(long, value_parser = key_value, value_name = "KEY=VALUE")]
     topic_config: Vec<(String, String)>,
@@ -127,6 +130,7 @@ fn load(args: &BenchArgs, settings: &Settings) -> Result<Load, Failure> {
         record_bytes: args.size as usize,
         batch_records: args.batch as usize,
         partitions: args.partitions.unwrap_or(i32::from(args.connections)),
+        spread: args.spread,
         acks,
         workers: usize::from(args.workers),
         warm_up: args.warmup,

@@ -94,6 +94,7 @@ impl Report {
             "record_bytes": self.load.record_bytes,
             "batch_records": self.load.batch_records,
             "partitions": self.load.partitions,
+            "spread": self.load.spread,
             "acks": self.load.acks.text(),
             "workers": self.load.workers,
             "seconds": self.seconds,

@@ -49,6 +49,8 @@ pub struct Load {
     pub batch_records: usize,
     /// Connection `i` uses partition `i` modulo this.
     pub partitions: i32,
+    /// Each connection's produce requests go to all of these partitions in turn.
+    pub spread: bool,
     pub acks: Acks,
     pub workers: usize,
     pub warm_up: Duration,
@@ -76,8 +78,9 @@ impl From<ClientError> for Failed {
 /// Where each connection goes, and what it says there.
 struct Plan {
     to: SocketAddr,
-    partition: i32,
-    /// First and end offset, for a fetch.
+    /// In turn, beginning with the first, whose leader it goes to.
+    partitions: Vec<i32>,
+    /// First and end offset of the first, for a fetch.
     range: (i64, i64),
 }
 
@@ -170,7 +173,7 @@ fn work(
             Mode::Bare => Talk::Bare(BareTalk::new(slices.clone(), crc32c::crc32c(payload))),
             Mode::Fetch => Talk::Fetch(FetchTalk::new(
                 &load.topic,
-                plan.partition,
+                plan.partitions[0],
                 plan.range,
                 load.in_flight,
                 load.fetch_bytes,
@@ -179,7 +182,7 @@ fn work(
                 let records = load.batch_records as u64;
                 let talk = ProduceTalk::new(
                     &load.topic,
-                    plan.partition,
+                    plan.partitions.clone(),
                     load.acks,
                     payload,
                     records,
@@ -213,7 +216,7 @@ fn plan(load: &Load, settings: &Settings) -> Result<(Vec<Plan>, &'static str), F
     if load.mode == Mode::Bare {
         let to = resolve(&load.address)?;
         return Ok((
-            (0..load.connections).map(|_| Plan { to, partition: 0, range: (0, 0) }).collect(),
+            (0..load.connections).map(|_| Plan { to, partitions: vec![0], range: (0, 0) }).collect(),
             "device",
         ));
     }
@@ -228,14 +231,15 @@ fn plan(load: &Load, settings: &Settings) -> Result<(Vec<Plan>, &'static str), F
     };
     let ranges = cluster.offset_ranges(&load.topic)?;
     let mut plans = Vec::new();
+    let used = load.partitions.clamp(1, topic.partitions.len() as i32) as usize;
     for i in 0..load.connections {
-        let partition =
-            &topic.partitions[i % load.partitions.clamp(1, topic.partitions.len() as i32) as usize];
+        let partition = &topic.partitions[i % used];
+        let turns = if load.spread { used } else { 1 };
         let leader = cluster.brokers().find(|b| b.id == partition.leader).map(|b| b.address.clone());
         let leader = leader.unwrap_or_else(|| load.address.clone());
         plans.push(Plan {
             to: resolve(&leader)?,
-            partition: partition.index,
+            partitions: (i..i + turns).map(|at| topic.partitions[at % used].index).collect(),
             range: ranges[&partition.index],
         });
     }

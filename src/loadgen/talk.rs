@@ -82,8 +82,10 @@ pub fn into_blocks(pool: &mut Pool, mut bytes: &[u8]) -> Option<Vec<BlockSlice>>
 }
 
 pub struct ProduceTalk {
-    /// The request up to the batch.
+    /// The request up to the batch. The partition's index and the batch's length, 4 bytes each, are its end.
     prefix: Vec<u8>,
+    /// One for each request, in turn.
+    partitions: Vec<i32>,
     batch: Vec<BlockSlice>,
     records: u64,
     batch_bytes: u64,
@@ -94,17 +96,17 @@ pub struct ProduceTalk {
 }
 
 impl ProduceTalk {
-    /// `batch` is encoded; `slices` hold the same bytes.
+    /// Requests to `partitions`, at least one, in turn. `batch` is encoded; `slices` hold the same bytes.
     pub fn new(
         topic: &str,
-        partition: i32,
+        partitions: Vec<i32>,
         acks: Acks,
         batch: &Bytes,
         records: u64,
         slices: Vec<BlockSlice>,
     ) -> Result<ProduceTalk, String> {
-        let request =
-            produce_request(topic, partition, batch.clone(), acks, std::time::Duration::from_secs(30));
+        let first = *partitions.first().ok_or("no partition")?;
+        let request = produce_request(topic, first, batch.clone(), acks, std::time::Duration::from_secs(30));
         let mut prefix = Vec::new();
         msg::encode_request::<ProduceRequest>(
             &mut prefix,
@@ -119,6 +121,7 @@ impl ProduceTalk {
         let error_at = 4 + 4 + 4 + 2 + topic.len() + 4 + 4;
         Ok(ProduceTalk {
             prefix,
+            partitions,
             batch: slices,
             records,
             batch_bytes: batch.len() as u64,
@@ -131,6 +134,9 @@ impl ProduceTalk {
     fn request(&mut self, parts: &mut Vec<SendPart>) {
         let mut prefix = self.prefix.clone();
         prefix[CORRELATION_AT..CORRELATION_AT + 4].copy_from_slice(&self.next.to_be_bytes());
+        let partition = self.partitions[self.next as u32 as usize % self.partitions.len()];
+        let index_at = prefix.len() - 8;
+        prefix[index_at..index_at + 4].copy_from_slice(&partition.to_be_bytes());
         self.next = self.next.wrapping_add(1);
         parts.push(SendPart::Bytes(prefix));
         parts.extend(self.batch.iter().map(|slice| SendPart::Block(slice.clone())));
@@ -293,9 +299,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn requests_name_their_partitions_in_turn() {
+        let batch = Bytes::from_static(&[1, 2, 3]);
+        let mut pool = Pool::new(4 << 20);
+        assert!(pool.grow().is_some());
+        let slices = into_blocks(&mut pool, &batch).unwrap();
+        let mut talk = ProduceTalk::new("orders", vec![3, 700], Acks::All, &batch, 1, slices).unwrap();
+        let mut named = || {
+            let mut parts = Vec::new();
+            talk.request(&mut parts);
+            let frame: Vec<u8> = parts.iter().flat_map(|part| part.as_slice()).copied().collect();
+            // Behind length, key, version and correlation id: client id, transactional id, acks, timeout, then the topics.
+            let topics_at = 4 + 2 + 2 + 4 + 2 + "corelog-bench".len() + 2 + 2 + 4;
+            let index_at = topics_at + 4 + 2 + "orders".len() + 4;
+            let index = frame[index_at..index_at + 4].try_into().map(i32::from_be_bytes).unwrap();
+            (index, frame.ends_with(&[0, 0, 0, 3, 1, 2, 3]))
+        };
+        assert_eq!([named(), named(), named()], [(3, true), (700, true), (3, true)]);
+    }
+
+    #[test]
     fn a_refusal_is_found_in_a_produce_answer() {
         let mut talk =
-            ProduceTalk::new("orders", 3, Acks::All, &Bytes::from_static(&[1, 2, 3]), 7, Vec::new()).unwrap();
+            ProduceTalk::new("orders", vec![3], Acks::All, &Bytes::from_static(&[1, 2, 3]), 7, Vec::new()).unwrap();
         let mut parts = Vec::new();
         talk.request(&mut parts);
         let mut response = msg::ProduceResponse::default();
@@ -309,7 +335,7 @@ mod tests {
         msg::encode_response::<ProduceRequest>(&mut frame, 0, PRODUCE_VERSION, &response).unwrap();
         assert_eq!(Talk::Produce(ProduceTalk { next: 0, ..talk }).answer_len(&frame), Ok(Some(frame.len())));
         let mut talk =
-            ProduceTalk::new("orders", 3, Acks::All, &Bytes::from_static(&[1, 2, 3]), 7, Vec::new()).unwrap();
+            ProduceTalk::new("orders", vec![3], Acks::All, &Bytes::from_static(&[1, 2, 3]), 7, Vec::new()).unwrap();
         assert_eq!(talk.answer(&frame), Ok(Answer { error: codes::CORRUPT_MESSAGE, ..Answer::default() }));
         assert!(talk.answer(&frame).is_err(), "the same answer twice");
     }

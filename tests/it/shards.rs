@@ -304,7 +304,7 @@ fn a_slow_shard_harms_only_its_own_partitions() {
     cluster.list_topics().expect("brokers");
     let address = |shard: usize| cluster.brokers().nth(shard).expect("a shard").address.clone();
     // A flood for the slow shard, by way of another one, which must not keep it all in memory.
-    let mut flood = Talk::to(&address(2));
+    let flood = Talk::to(&address(2));
     flood.stream().set_write_timeout(Some(Duration::from_millis(300))).expect("an open socket");
     let large = batch(&vec![1; 900_000]);
     let request =
@@ -343,16 +343,16 @@ fn advertised_shards_are_whole_brokers_to_clients() {
         request.topics = None;
         talk.call::<MetadataRequest>(12, &request)
     };
-    let listed: BTreeSet<i32> = metadata.brokers.iter().map(|b| b.node_id.into()).collect();
+    let listed: BTreeSet<i32> = metadata.brokers.iter().map(|b| b.node_id).collect();
     assert_eq!(listed.len(), SHARDS);
-    assert!(listed.contains(&metadata.controller_id.into()), "the controller is nobody");
+    assert!(listed.contains(&metadata.controller_id), "the controller is nobody");
     let leaders: BTreeSet<i32> = one(all.topics)
         .partitions
         .iter()
         .map(|p| {
-            let leader: i32 = p.leader_id.into();
+            let leader: i32 = p.leader_id;
             assert_eq!((p.replica_nodes.len(), p.isr_nodes.len()), (1, 1));
-            assert_eq!((i32::from(p.replica_nodes[0]), i32::from(p.isr_nodes[0])), (leader, leader));
+            assert_eq!((p.replica_nodes[0], p.isr_nodes[0]), (leader, leader));
             leader
         })
         .collect();
@@ -360,8 +360,8 @@ fn advertised_shards_are_whole_brokers_to_clients() {
     let mut described = DescribeClusterRequest::default();
     described.endpoint_type = 1;
     let described = talk.call(1, &described);
-    assert!(listed.contains(&described.controller_id.into()));
-    assert_eq!(described.brokers.iter().map(|b| i32::from(b.broker_id)).collect::<BTreeSet<_>>(), listed);
+    assert!(listed.contains(&described.controller_id));
+    assert_eq!(described.brokers.iter().map(|b| b.broker_id).collect::<BTreeSet<_>>(), listed);
     for id in &listed {
         let configs = cluster.broker_configs(*id).expect("the configs of a listed broker");
         assert!(configs.iter().any(|config| config.name == "shards"), "{id}");
@@ -377,7 +377,7 @@ fn create_at(talk: &mut Talk, name: &str, places: &[&[i32]]) -> (i16, String) {
     for (index, brokers) in places.iter().enumerate() {
         let mut place = CreatableReplicaAssignment::default();
         place.partition_index = index as i32;
-        place.broker_ids = brokers.iter().map(|id| (*id).into()).collect();
+        place.broker_ids = brokers.iter().map(|id| (*id)).collect();
         topic.assignments.push(place);
     }
     let mut request = CreateTopicsRequest::default();

@@ -321,6 +321,10 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
         core.jobs.runnable.push(id);
         return Outcome::Waits;
     }
+    if errno == Errno::NOENT && log.deleting && matches!(job.kind, Kind::Directories | Kind::Delete) {
+        // The directory of the topic, which the last of its partitions took along.
+        return gone(core, id);
+    }
     if errno == Errno::NOENT
         && job.leftovers < ATTEMPTS_MAX
         && let Some(Step::MakeDir(path)) = job.steps.front()
@@ -352,6 +356,19 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
     let derived = job.kind.is_derived() || (errno == Errno::NOSPC && log.deleting);
     let job = core.jobs.remove(id);
     if derived && !device { Outcome::GivenUp(job, errno) } else { Outcome::Fatal(job, errno) }
+}
+
+/// Goes on behind a step whose directory is not there any more, as far as that makes sense.
+fn gone(core: &mut Core, id: u32) -> Outcome {
+    let job = core.jobs.slots[id as usize].as_mut().expect("a job that failed");
+    job.steps.pop_front();
+    match job.kind {
+        Kind::Delete => {
+            core.jobs.runnable.push(id);
+            Outcome::Waits
+        }
+        _ => Outcome::GivenUp(core.jobs.remove(id), Errno::NOENT),
+    }
 }
 
 enum Advance {
