@@ -66,6 +66,14 @@ pub fn begin_move(conn: &mut Connection, from: ShardId, to: ShardId, board: &Boa
     board.joined(to);
 }
 
+/// The connection stays where it is, wherever it was to go.
+pub fn stay(conn: &mut Connection, here: ShardId, board: &Board) {
+    if let Some(to) = conn.moving.take() {
+        board.left(to);
+        board.joined(here);
+    }
+}
+
 impl Server {
     /// Takes note of whom a connection's requests went to, and begins to move it if it should live there.
     pub(super) fn consider_move(&mut self, at: usize, on: &mut On<'_>) {

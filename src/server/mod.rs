@@ -348,8 +348,8 @@ impl Server {
                 return;
             }
             if conn.ended {
-                // It stays: there is but the rest of its inbox to do.
-                conn.moving = None;
+                // There is but the rest of its inbox to do.
+                handover::stay(conn, self.config.shard, &on.meta.board);
             }
             if conn.moving.is_some() {
                 return self.wait_to_move(at);
