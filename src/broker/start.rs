@@ -21,7 +21,7 @@ use crate::config::broker::{BrokerConfig, memory_default};
 use crate::config::runtime::Runtime;
 use crate::config::source::Source;
 use crate::io::open::{DriverConfig, open};
-use crate::io::{Waker, signal};
+use crate::io::{Waker, descriptors, signal};
 
 /// What is true once the broker serves.
 #[derive(Clone, Debug)]
@@ -46,6 +46,7 @@ pub fn serve(options: &Options, serving: &dyn Fn(&Facts)) -> Result<(), Fatal> {
     let config = configure(options)?;
     logging::install(&config);
     signal::block_stop_signals();
+    descriptors::raise_limit();
     let drivers = drivers(&config)?;
     let runtime = config.runtime;
     let mut io = open(runtime, drivers[0].clone())?;

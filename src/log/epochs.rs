@@ -69,6 +69,11 @@ impl EpochCache {
         above.checked_sub(1).map_or(LeaderEpoch::NONE, |i| self.entries[i].0)
     }
 
+    /// At `start` the log was still at `epoch`: newer ones that were noted to begin before did not.
+    pub fn retract(&mut self, epoch: LeaderEpoch, start: Offset) {
+        self.entries.retain(|e| e.0 <= epoch || e.1 >= start);
+    }
+
     /// Forgets epochs that begin at `end` or behind it: the log ends there now.
     pub fn truncate_end(&mut self, end: Offset) {
         self.entries.truncate(self.entries.partition_point(|e| e.1 < end));

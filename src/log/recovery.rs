@@ -19,8 +19,8 @@
 //!   damage, or to a crash within a truncation that removes what is behind its cut. `state` says the same once more: both kinds of end begin an
 //!   epoch, and `state` with its start is durable before that header leaves, or the removal begins. So the walk stops where a newer epoch began.
 //!   With `state` lost as well there are two losses, and records that were never promised, or were cut off, may be shown again.
-//! - An epoch that is in `state` and was never begun in a segment hides what stands behind its start in a segment without successor. That was
-//!   never acknowledged, or was to be cut off; if a later segment followed and its header is damaged, the log is offline from there anyway.
+//! - An epoch that is in `state` and was never begun in a segment hides what stands behind its start in the last segment: that was never
+//!   acknowledged, or was to be cut off. If a later segment is of an older epoch, the cut did not happen, and the epoch is forgotten.
 //! - Producer state and epochs come from snapshot and state file where these are good, and from the batches behind them.
 
 use std::path::{Path, PathBuf};
@@ -60,7 +60,12 @@ pub fn recover_partition(
     directory: Uuid,
     options: &Options,
 ) -> Result<Recovered, OpenError> {
-    let survey = survey(source, dir, key, directory)?;
+    let mut survey = survey(source, dir, key, directory)?;
+    let (state, segments) = (&mut survey.state, &survey.segments);
+    if let Some(state) = state {
+        // Of a truncation that was interrupted before it removed the segments behind its cut.
+        segments.iter().for_each(|s| state.epochs.retract(s.header.leader_epoch, s.header.base_offset));
+    }
     let mut recovery = Recovery::new(source, dir, survey, *options);
     recovery.load_producers()?;
     recovery.pass()?;
@@ -96,6 +101,8 @@ struct Recovery<'a> {
     reopen: Option<Reopen>,
     /// The last segment was walked and is to be flushed.
     crashed: bool,
+    /// The log ends where a newer epoch began.
+    replaced: bool,
     offline: Option<Corrupt>,
     report: Report,
 }
@@ -118,6 +125,7 @@ impl<'a> Recovery<'a> {
             segments: Vec::new(),
             reopen: None,
             crashed: false,
+            replaced: false,
             offline: None,
             report: Report::default(),
         }
@@ -157,7 +165,7 @@ impl<'a> Recovery<'a> {
         self.producers = self.snapshot.clone();
         self.epochs = self.survey.state.as_ref().map(|s| s.epochs.clone()).unwrap_or_default();
         self.segments.clear();
-        (self.reopen, self.crashed) = (None, false);
+        (self.reopen, self.crashed, self.replaced) = (None, false, false);
         self.offline = self.survey.offline.clone();
         for at in 0..self.survey.segments.len() {
             let found = self.survey.segments[at].clone();
@@ -223,6 +231,7 @@ impl<'a> Recovery<'a> {
         }
         let (index, stop) = self.walk(found, &mut walk, index, Until::End)?;
         let stop = stop.expect("a walk without a seal ends somewhere");
+        self.replaced = stop == Stop::Replaced;
         let (later, used_to) = match stop {
             // What follows is not of this log, whatever it knows.
             Stop::Replaced => (Later::Nothing, walk.end),
@@ -436,7 +445,11 @@ impl<'a> Recovery<'a> {
 
     /// Does what was decided, and hands over.
     fn finish(mut self) -> Result<Recovered, OpenError> {
-        let (log_start, next_offset) = (self.log_start(), self.next_offset());
+        let (mut log_start, next_offset) = (self.log_start(), self.next_offset());
+        if self.replaced {
+            // It began inside the batch that a truncation dropped.
+            log_start = log_start.min(next_offset);
+        }
         if log_start > next_offset && self.offline.is_none() {
             self.report.rows.push(Row::LostFile);
             let what = "log start lies behind the end of the log";

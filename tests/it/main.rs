@@ -12,6 +12,7 @@ mod flushes;
 mod fuzz_replay;
 mod hostile;
 mod loopfs;
+mod many;
 mod moving;
 mod pipeline;
 mod powerloss;

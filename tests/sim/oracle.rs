@@ -229,6 +229,12 @@ impl Oracle {
         Ok(())
     }
 
+    /// A truncation was interrupted, and then the state file was lost: nobody knows what an earlier one had cut off there, and records behind
+    /// the cut may be those.
+    pub fn cut_unknown(&mut self, target: i64) {
+        self.forget_from(target);
+    }
+
     /// A start found the log damaged at `end`, or `silent_from` allows it to end there without a word. True if promised records are gone.
     pub fn damaged(&mut self, end: i64, named: bool, silent_from: i64) -> bool {
         let lost = end < self.promised() && (named || end >= silent_from);

@@ -286,6 +286,7 @@ impl Story {
             partition.deleting = false;
             let bounds = node.store.bounds(node.slots[key]);
             let log_end = bounds.log_end.get().0;
+            let state_lost = partition.harmed.is_some_and(|harmed| harmed.start_lost);
             if let Some(harmed) = &mut partition.harmed {
                 if std::mem::take(&mut harmed.start_lost) {
                     partition.oracle.start_lost();
@@ -298,6 +299,9 @@ impl Story {
             }
             if let Some(target) = partition.truncating.take() {
                 partition.oracle.truncated(end, target, log_end)?;
+                if state_lost {
+                    partition.oracle.cut_unknown(target);
+                }
                 partition.renew_producer();
             }
             partition.oracle.recovered(end, bounds)?;

@@ -179,3 +179,37 @@ fn what_was_cut_off_stays_away_when_a_later_truncation_is_interrupted() {
         assert!((Offset(6)..=Offset(30)).contains(&rig.high_watermark(slot)));
     }
 }
+
+/// A truncation that did not happen leaves nothing behind by which a later one would cut too much.
+#[test]
+fn an_interrupted_truncation_does_not_shorten_a_later_one() {
+    for turns in 0..16 {
+        let mut rig = Rig::new(110 + turns, Faults::none());
+        let slot = rig.open(0, wanted());
+        let mut model = Model::default();
+        for name in 0..60 {
+            let sent = batch(name, 2, 4000);
+            model.add(&rig.append_patiently(slot, &sent), &sent);
+            rig.turn();
+        }
+        assert!(rig.run(5000, |rig| rig.high_watermark(slot) == Offset(120)));
+        rig.store.truncate_to(slot, Offset(6)).expect("inside the log");
+        (0..turns).for_each(|_| rig.turn());
+        rig.world.crash();
+        let mut rig = rig.successor(|_| {});
+        let slot = rig.open(0, wanted());
+        rig.pump();
+        let end = rig.high_watermark(slot);
+        if end < Offset(20) {
+            continue;
+        }
+        rig.check_all(slot, &model, 50_000);
+        rig.store.truncate_to(slot, Offset(14)).expect("inside the log");
+        assert!(rig.run(5000, |rig| rig.store.bounds(slot).log_end.get() == Offset(14)));
+        rig.world.crash();
+        let mut rig = rig.successor(|_| {});
+        let slot = rig.open(0, wanted());
+        assert!(rig.high_watermark(slot) >= Offset(14), "{turns}: {:?}", rig.store.bounds(slot));
+        rig.check_all(slot, &model, 50_000);
+    }
+}
