@@ -26,6 +26,8 @@ pub struct Client {
     waiting: VecDeque<(i32, u64)>,
     /// A client that does not read its responses for a while.
     pub deaf: bool,
+    /// Bytes at the end of what is to be sent that it keeps for later.
+    pub held_back: usize,
 }
 
 /// What became of a request, by the caller's name for it.
@@ -46,6 +48,7 @@ impl Client {
             next_correlation: 0,
             waiting: VecDeque::new(),
             deaf: false,
+            held_back: 0,
         }
     }
 
@@ -81,7 +84,7 @@ impl Client {
     pub fn turn(&mut self) -> Vec<Answer> {
         let mut answers = Vec::new();
         let Some(conn) = &self.conn else { return answers };
-        let taken = conn.send(&self.out);
+        let taken = conn.send(&self.out[..self.out.len().saturating_sub(self.held_back)]);
         self.out.drain(..taken);
         let mut open = true;
         while !self.deaf && open {

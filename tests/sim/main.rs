@@ -6,6 +6,7 @@
 mod batch;
 mod broker;
 mod kafka;
+mod moves;
 mod node;
 mod oracle;
 mod rows;

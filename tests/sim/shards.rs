@@ -42,6 +42,18 @@ impl Setup {
         }
     }
 
+    /// One shard, and connections that stay where they are: to be changed as needed.
+    pub fn plain() -> Setup {
+        Setup {
+            shards: 1,
+            credits: 256,
+            handover_requests: 0,
+            handover_interval_ms: 0,
+            advertise_shards: false,
+            planted: None,
+        }
+    }
+
     /// Where clients may connect.
     pub fn addrs(&self) -> Vec<SocketAddr> {
         let own = (0..self.shards).filter(|_| self.advertise_shards).map(|shard| ADVERTISED_PORT + shard);

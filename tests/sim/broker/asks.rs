@@ -36,9 +36,10 @@ impl Story {
     pub(super) fn act_calmly(&mut self) {
         let client = self.below(self.clients.len() as u64) as usize;
         let at = self.below(self.partitions.len() as u64) as usize;
-        match self.below(4) {
-            0 => self.fetch(client, at),
-            1 => self.latest(client, at),
+        match self.below(16) {
+            0 => self.disconnect(client),
+            1..5 => self.fetch(client, at),
+            5..8 => self.latest(client, at),
             _ => self.produce(client, at),
         }
     }
