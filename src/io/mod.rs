@@ -449,6 +449,9 @@ pub struct StorageCaps {
     pub direct: bool,
     /// A flush of one file, whose extents are all written, flushes the device's cache for every file: ext4 and XFS.
     pub shared_flush: bool,
+    /// A write and then a flush are sooner durable than a write with [`WriteSync::Dsync`]: the device has a cache and no FUA, and this
+    /// driver's durable write leaves its flush to a worker of the kernel.
+    pub flush_apart: bool,
     /// Why `durable` cannot be promised here (tmpfs, overlay, network file systems), or none.
     pub not_durable: Option<&'static str>,
 }

@@ -2,7 +2,7 @@
 //!
 //! **A round** is what one turn commits for all logs of the shard whose acks wait for a flush: a few large writes submitted together, each
 //! contiguous within a 256 KiB block, and one point of durability. Exactly one log with one write: that write carries `RWF_DSYNC`, which
-//! is write and flush in one operation. Otherwise plain writes, and when all of them have completed one flush for all files that may
+//! is write and flush in one operation, unless the storage does better with the two apart. Otherwise plain writes, and when all of them have completed one flush for all files that may
 //! share it, and one for each file that may not. There is no linger timer: while rounds are in flight the next one gathers in memory.
 //! Logs of the other durability levels write outside rounds, and join one when their flush is due.
 //!
@@ -243,10 +243,10 @@ pub enum Cover {
     Member(u32),
 }
 
-/// How a round of these members becomes durable.
-pub fn sync_of(members: &[Member]) -> Sync {
+/// How a round of these members becomes durable. `flush_apart` is the storage's, see [`StorageCaps`](crate::io::StorageCaps).
+pub fn sync_of(members: &[Member], flush_apart: bool) -> Sync {
     match members {
-        [one] if one.writes == 1 && !one.behind => Sync::Dsync,
+        [one] if one.writes == 1 && !one.behind && !flush_apart => Sync::Dsync,
         _ => Sync::Flush,
     }
 }
@@ -279,9 +279,14 @@ pub struct Round {
 pub struct Planner {
     rounds: [Round; ROUNDS_IN_FLIGHT_MAX],
     completed: Stamp,
+    flush_apart: bool,
 }
 
 impl Planner {
+    pub fn new(flush_apart: bool) -> Planner {
+        Planner { flush_apart, ..Planner::default() }
+    }
+
     /// A round that is not in flight.
     pub fn free(&self) -> Option<usize> {
         self.rounds.iter().position(|r| !r.busy)
@@ -302,7 +307,7 @@ impl Planner {
         round.busy = true;
         round.writes_left = round.members.iter().map(|m| m.writes).sum();
         round.seen = self.completed;
-        sync_of(&round.members)
+        sync_of(&round.members, self.flush_apart)
     }
 
     /// A write of the shard completed at full length.
@@ -381,11 +386,12 @@ mod tests {
             shared,
             behind: false,
         };
-        assert_eq!(sync_of(&[member(0, 1, true)]), Sync::Dsync);
-        assert_eq!(sync_of(&[Member { behind: true, ..member(0, 1, true) }]), Sync::Flush);
-        assert_eq!(sync_of(&[member(0, 2, true)]), Sync::Flush);
-        assert_eq!(sync_of(&[member(0, 0, true)]), Sync::Flush);
-        assert_eq!(sync_of(&[member(0, 1, true), member(1, 1, true)]), Sync::Flush);
+        assert_eq!(sync_of(&[member(0, 1, true)], false), Sync::Dsync);
+        assert_eq!(sync_of(&[Member { behind: true, ..member(0, 1, true) }], false), Sync::Flush);
+        assert_eq!(sync_of(&[member(0, 2, true)], false), Sync::Flush);
+        assert_eq!(sync_of(&[member(0, 0, true)], false), Sync::Flush);
+        assert_eq!(sync_of(&[member(0, 1, true), member(1, 1, true)], false), Sync::Flush);
+        assert_eq!(sync_of(&[member(0, 1, true)], true), Sync::Flush);
         let mut out = Vec::new();
         flushes_of(&[member(0, 1, true), member(1, 1, false), member(2, 1, true)], &mut out);
         let shared = Flush { file: FileId(0), cover: Cover::Sharing };

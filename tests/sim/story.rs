@@ -57,6 +57,7 @@ impl Plan {
         let disk = DiskConfig {
             shared_flush: rng.below(3) > 0,
             dsync_covers_earlier: rng.below(3) > 0,
+            flush_apart: rng.below(3) == 0,
             ..DiskConfig::default()
         };
         (plan, disk)

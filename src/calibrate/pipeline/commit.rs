@@ -1,13 +1,14 @@
 //! Group commit over the files of one device: everything staged becomes one round with one durability point.
 //!
-//! One dirty file: its writes are durable by themselves (`Dsync`). Several: plain writes, then one flush where a flush covers the
+//! One dirty file: its writes are durable by themselves (`Dsync`). Several, or storage that does better with a flush apart: plain
+//! writes, then one flush where a flush covers the
 //! device, else one for each file. Rounds are acknowledged in the order in which they were made.
 
 use std::collections::VecDeque;
 
 use super::log::{Owed, RingLog, StagedWrite};
 use crate::base::limits::ROUNDS_IN_FLIGHT_MAX;
-use crate::io::{Io, Op, Token, WriteSync};
+use crate::io::{Io, Op, StorageCaps, Token, WriteSync};
 
 struct Round {
     writes_left: usize,
@@ -29,6 +30,7 @@ pub struct Rounds {
     /// Number of the oldest round in flight.
     first: u32,
     shared_flush: bool,
+    flush_apart: bool,
     staged: Vec<StagedWrite>,
     pub rounds_total: u64,
     pub writes_total: u64,
@@ -36,11 +38,12 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    pub fn new(shared_flush: bool) -> Rounds {
+    pub fn new(caps: &StorageCaps) -> Rounds {
         Rounds {
             rounds: VecDeque::new(),
             first: 0,
-            shared_flush,
+            shared_flush: caps.shared_flush,
+            flush_apart: caps.flush_apart,
             staged: Vec::new(),
             rounds_total: 0,
             writes_total: 0,
@@ -58,7 +61,7 @@ impl Rounds {
             return;
         };
         let number = self.first.wrapping_add(self.rounds.len() as u32);
-        let sync = if others.is_empty() { WriteSync::Dsync } else { WriteSync::No };
+        let sync = if others.is_empty() && !self.flush_apart { WriteSync::Dsync } else { WriteSync::No };
         let mut round = Round { writes_left: 0, flushes_left: 0, to_flush: Vec::new(), owed: Vec::new() };
         for &i in &due {
             let log = &mut logs[i];

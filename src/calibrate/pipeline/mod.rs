@@ -128,7 +128,7 @@ impl Pipeline {
             addr,
             listener,
             logs,
-            rounds: Rounds::new(caps.shared_flush),
+            rounds: Rounds::new(&caps),
             conns: Vec::new(),
             next_epoch: 0,
             dirty: Vec::new(),

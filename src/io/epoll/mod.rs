@@ -162,7 +162,8 @@ impl Epoll {
     }
 
     pub fn storage_caps(&mut self, path: &Path) -> Result<StorageCaps, Errno> {
-        storage::caps(path)
+        // The flush of a durable write is a part of the helper thread's call.
+        storage::caps(path).map(|caps| StorageCaps { flush_apart: false, ..caps })
     }
 
     pub fn disk_space(&mut self, path: &Path) -> Result<DiskSpace, Errno> {

@@ -44,9 +44,27 @@ pub fn caps(dir: &Path) -> Result<StorageCaps, Errno> {
         device,
         direct: direct_io_works(dir)?,
         shared_flush: shares_flush(&file_system, options),
+        flush_apart: needs_flush(Path::new("/sys/dev/block"), libc::major(device), libc::minor(device)),
         not_durable: not_durable(&file_system, options),
         file_system,
     })
+}
+
+/// A durable write to this block device takes a flush of the device's cache: there is a cache, and no FUA to write past it. False where
+/// sysfs does not tell, as for file systems with a device number of their own. `devices` is `/sys/dev/block`; a partition has its disk's
+/// queue.
+///
+/// Such a direct write that is submitted asynchronously (io_uring, with `RWF_DSYNC` or on an `O_DSYNC` descriptor; from a worker of the
+/// ring as well) is flushed by the workqueue `dio/DEVICE` of the file system, on the CPU that took the device's interrupt and behind
+/// whatever runs there. An fsync as an operation runs on a thread of the submitter's instead.
+fn needs_flush(devices: &Path, major: u32, minor: u32) -> bool {
+    let device = devices.join(format!("{major}:{minor}"));
+    let told = |name: &str| {
+        let of = |queue: &str| fs::read_to_string(device.join(queue).join(name)).ok();
+        of("queue").or_else(|| of("../queue"))
+    };
+    told("write_cache").is_some_and(|cache| cache.trim() == "write back")
+        && told("fua").is_some_and(|fua| fua.trim() == "0")
 }
 
 pub fn space(dir: &Path) -> Result<DiskSpace, Errno> {
@@ -179,6 +197,26 @@ mod tests {
         let mount = find_mount(mounts, 254, 0).expect("listed");
         assert_eq!((mount.kind, mount.options), ("ext4", "rw,data=journal"));
         assert!(find_mount(mounts, 254, 1).is_none());
+    }
+
+    #[test]
+    fn a_durable_write_needs_a_flush_where_a_cache_has_no_fua() {
+        let devices = std::env::temp_dir().join(format!("corelog-queues-{}", std::process::id()));
+        let disk = |number: &str, fua: &str, cache: &str| {
+            let queue = devices.join(number).join("queue");
+            fs::create_dir_all(&queue).expect("made");
+            fs::write(queue.join("fua"), fua).expect("written");
+            fs::write(queue.join("write_cache"), cache).expect("written");
+        };
+        disk("254:0", "0\n", "write back\n");
+        disk("259:0", "1\n", "write back\n");
+        disk("8:0", "0\n", "write through\n");
+        // As sysfs has it: a partition is a directory of its disk's.
+        fs::create_dir_all(devices.join("254:0/vda1")).expect("made");
+        std::os::unix::fs::symlink("254:0/vda1", devices.join("254:1")).expect("linked");
+        let found = [(254, 0), (259, 0), (8, 0), (254, 1), (0, 40)].map(|(a, b)| needs_flush(&devices, a, b));
+        fs::remove_dir_all(&devices).expect("removed");
+        assert_eq!(found, [true, false, false, true, false]);
     }
 
     #[test]

@@ -132,6 +132,7 @@ impl SimIo {
             file_system: tree.config.file_system.to_string(),
             direct: true,
             shared_flush: tree.config.shared_flush,
+            flush_apart: tree.config.flush_apart,
             not_durable: tree.config.not_durable,
         })
     }

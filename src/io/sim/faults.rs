@@ -137,6 +137,8 @@ pub struct DiskConfig {
     pub capacity_bytes: u64,
     /// See [`StorageCaps::shared_flush`](crate::io::StorageCaps::shared_flush).
     pub shared_flush: bool,
+    /// See [`StorageCaps::flush_apart`](crate::io::StorageCaps::flush_apart). Says what the log should do, and changes no operation.
+    pub flush_apart: bool,
     /// A write with `Dsync` makes durable also what was returned before its push, as the contract says. False models a drive with
     /// FUA, where the kernel sends such a write past the cache and leaves the rest of the cache alone.
     pub dsync_covers_earlier: bool,
@@ -149,6 +151,7 @@ impl Default for DiskConfig {
         DiskConfig {
             capacity_bytes: 1 << 30,
             shared_flush: true,
+            flush_apart: false,
             dsync_covers_earlier: true,
             file_system: "ext4",
             not_durable: None,

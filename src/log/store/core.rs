@@ -149,13 +149,14 @@ pub struct Core {
 
 impl Core {
     pub fn new(config: StoreConfig) -> Core {
+        let planner = Planner::new(config.caps.flush_apart);
         Core {
             config,
             counters: Counters::default(),
             events: Vec::new(),
             pending: PendingTable::default(),
             jobs: Jobs::default(),
-            planner: Planner::default(),
+            planner,
             flushes: Vec::new(),
             dirty: Vec::new(),
             todo: Vec::new(),

@@ -17,6 +17,7 @@ struct Run {
     names: u64,
     wanted: LogConfig,
     shared_flush: bool,
+    flush_apart: bool,
     planted: Option<Planted>,
 }
 
@@ -25,6 +26,7 @@ impl Run {
         let mut numbers = Seeded::new(seed);
         let faults = Faults { stall: 0, wall_jump: 0, ..Faults::calm() };
         let shared_flush = numbers.below(2) == 0;
+        let flush_apart = numbers.below(3) == 0;
         let wanted = LogConfig {
             segment_bytes: [60_000, 300_000, 2 << 20][numbers.below(3) as usize],
             retention_bytes: [-1, 500_000][numbers.below(2) as usize],
@@ -33,6 +35,7 @@ impl Run {
         let adjust = |c: &mut StoreConfig| {
             c.planted = planted;
             c.shared_flush = shared_flush;
+            c.caps.flush_apart = flush_apart;
         };
         let mut rig = Rig::with(World::new(seed, faults), true, adjust);
         rig.check_barrier = planted.is_none();
@@ -50,6 +53,7 @@ impl Run {
             names: 0,
             wanted,
             shared_flush,
+            flush_apart,
             planted,
         }
     }
@@ -124,10 +128,11 @@ impl Run {
             _ => self.rig.world.crash(),
         }
         let ends: Vec<_> = self.slots.iter().map(|slot| self.rig.store.bounds(*slot).log_end.get()).collect();
-        let (shared_flush, planted) = (self.shared_flush, self.planted);
+        let (shared_flush, flush_apart, planted) = (self.shared_flush, self.flush_apart, self.planted);
         self.rig = self.rig.successor(|c| {
             c.planted = planted;
             c.shared_flush = shared_flush;
+            c.caps.flush_apart = flush_apart;
         });
         self.rig.check_barrier = planted.is_none();
         for (index, end) in ends.into_iter().enumerate() {

@@ -72,6 +72,7 @@ impl Rig {
             file_system: "ext4".to_string(),
             direct: true,
             shared_flush: true,
+            flush_apart: false,
             not_durable: None,
         };
         let store = StoreConfig {
