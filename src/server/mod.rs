@@ -483,7 +483,8 @@ impl Server {
     /// Begins to close; the slot is free when the seam says that nothing of it is in flight.
     fn close(&mut self, at: usize) {
         let conn = &mut self.connections[at];
-        if conn.phase == Phase::Closing {
+        // The seam has let go of what moves, or is about to: it is closed where it arrives.
+        if conn.phase != Phase::Open {
             return;
         }
         conn.phase = Phase::Closing;

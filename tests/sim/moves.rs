@@ -152,3 +152,27 @@ fn a_shard_that_stands_still_harms_nobody_else() {
         }
     }
 }
+
+#[test]
+fn a_stop_meets_connections_that_are_on_their_way() {
+    let setup = Setup { shards: 2, handover_requests: 2, ..Setup::plain() };
+    for seed in 0..60 {
+        let mut scene = Scene::new(seed, setup);
+        let mut clients = [scene.client(0), scene.client(0), scene.client(0)];
+        let partitions = [0, 1].map(|shard| scene.partition(shard));
+        for (at, client) in clients.iter_mut().enumerate() {
+            (0..8).for_each(|_| scene.produce(client, partitions[at % 2]));
+        }
+        for _ in 0..20 + seed {
+            clients.iter_mut().for_each(|client| drop(client.turn()));
+            scene.broker.turn().unwrap_or_else(|why| scene.world.fail(why));
+        }
+        scene.broker.begin_stop();
+        let limit = scene.world.now() + 20 * SECOND;
+        while !scene.broker.is_stopped() {
+            clients.iter_mut().for_each(|client| drop(client.turn()));
+            scene.broker.turn().unwrap_or_else(|why| scene.world.fail(why));
+            assert!(scene.world.now() < limit, "seed {seed}: a stop never ends");
+        }
+    }
+}
