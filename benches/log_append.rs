@@ -36,6 +36,7 @@ impl Machine {
             direct: true,
             shared_flush: true,
             not_durable: None,
+            flush_apart: false,
         };
         let config = StoreConfig {
             data_dir: PathBuf::from("/data"),
