@@ -37,6 +37,7 @@ impl Machine {
             shared_flush: true,
             flush_apart: false,
             not_durable: None,
+            flush_apart: false,
         };
         let config = StoreConfig {
             data_dir: PathBuf::from("/data"),

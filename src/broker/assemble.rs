@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::control::{self, Control};
-use super::failures::{bad_directory, locked, not_listening, ports_end};
+use super::failures::{bad_directory, locked, not_advertised, not_listening, ports_end};
 use super::files;
+use super::memory;
 use super::pump::{Node, Stand};
 use super::source::IoSource;
 use super::together::Together;
@@ -24,13 +25,11 @@ use crate::controller::image::{Broker, Image};
 use crate::controller::published::Published;
 use crate::io::{Errno, Io, ListenMode, ListenerId, SharedListener, StorageCaps};
 use crate::log::store::StoreConfig;
-use crate::router::mesh::{Link, Router};
+use crate::router::lanes::{Lanes, Link, links};
+use crate::router::mesh::Router;
 use crate::server::metadata::{Ids, Metadata};
 use crate::server::{Server, ServerConfig};
 use crate::shard::{Shard, rules};
-
-/// Share of a shard's memory that connections may hold besides it: half frames, waiting requests, answers not taken.
-const HELD_SHARE: u64 = 4;
 
 /// A floor of free space, where none is configured: two segments and 1 % of the disk.
 const FREE_SEGMENTS: u64 = 2;
@@ -150,11 +149,10 @@ impl Parts {
         let (id, pool_bytes) = (self.shard.id(), foundation.pool_bytes);
         let config = ServerConfig {
             shard: id,
-            // A request larger than that could never be stored.
-            request_bytes_max: image.config.request_bytes_max.min((pool_bytes / 2) as usize),
+            request_bytes_max: memory::request_bytes_max(pool_bytes, image.config.request_bytes_max),
             fetch_bytes_max: image.config.fetch_bytes_max,
             idle_ms_max: image.config.connection_idle_ms_max,
-            held_bytes_max: pool_bytes / HELD_SHARE,
+            held_bytes_max: memory::held_bytes_max(pool_bytes),
             handover_requests: image.config.handover_requests,
             handover_interval_ms: image.config.handover_interval_ms,
         };
@@ -181,9 +179,20 @@ pub fn together(foundation: &Foundation, board: Board) -> Arc<Together> {
 
 /// A broker on one thread: one node for each `Io`, the first with the listeners. What the simulator and tests run.
 pub fn assemble(
+    ios: Vec<Io>,
+    config: BrokerConfig,
+    pool_bytes: u64,
+) -> Result<(Vec<Node>, Vec<Listening>), Fatal> {
+    let lanes = Lanes::of(ios.len());
+    assemble_with(ios, config, pool_bytes, lanes)
+}
+
+/// The same with lanes of another size.
+pub fn assemble_with(
     mut ios: Vec<Io>,
     config: BrokerConfig,
     pool_bytes: u64,
+    lanes: Lanes,
 ) -> Result<(Vec<Node>, Vec<Listening>), Fatal> {
     let (foundation, head, listening) = found(&mut ios[0], config, pool_bytes)?;
     let mut shards = Vec::new();
@@ -198,7 +207,7 @@ pub fn assemble(
     let together = together(&foundation, Board::new("none", ios.iter().map(|_| None)));
     let mut head = Some(head);
     let mut nodes = Vec::new();
-    for ((io, shard), links) in ios.into_iter().zip(shards).zip(crate::router::mesh::links(&wakers)) {
+    for ((io, shard), links) in ios.into_iter().zip(shards).zip(links(&wakers, lanes)) {
         let (epochs, together, head) = (epochs.clone(), together.clone(), head.take());
         nodes.push(Parts { shard, links, epochs, together, head }.node(io, &foundation));
     }
@@ -282,7 +291,7 @@ fn listen_per_shard(
         };
         let addr = SocketAddr::new(ip, port);
         let (listener, addr) =
-            io.listen_with(addr, ListenMode::Exclusive).map_err(|e| not_listening(addr, e))?;
+            io.listen_with(addr, ListenMode::Exclusive).map_err(|e| not_advertised(addr, shard, e))?;
         listening.push(Listening { listener, addr, shard: Some(ShardId(shard)), for_all: false });
         let id = BrokerId(shard_broker_id(config.node_id.0, shard));
         brokers.push(Broker { id, port: addr.port(), ..whole.clone() });

@@ -67,6 +67,15 @@ pub fn not_listening(addr: SocketAddr, errno: Errno) -> Fatal {
     }
 }
 
+/// The port of one shard.
+pub fn not_advertised(addr: SocketAddr, shard: u16, errno: Errno) -> Fatal {
+    let whole = not_listening(addr, errno);
+    let mut tries = whole.tries;
+    tries.truncate(1);
+    tries.push("-X advertise.port=N moves the ports of all shards; 0 takes free ones".into());
+    Fatal { summary: format!("shard {shard} cannot listen on {addr}"), tries, ..whole }
+}
+
 pub fn dead(why: &str) -> Fatal {
     Fatal {
         code: "log-directory-failed",

@@ -11,17 +11,17 @@ use super::configure::{Options, configure};
 use super::failures::dead;
 use super::logging;
 use super::machine;
+use super::memory;
 use super::pump::Node;
 use super::threads;
 use super::together::Together;
 use crate::base::board::Board;
 use crate::base::error::Fatal;
-use crate::base::limits::RECV_BUF_BYTES;
 use crate::config::broker::{BrokerConfig, memory_default};
 use crate::config::runtime::Runtime;
 use crate::config::source::Source;
 use crate::io::open::{DriverConfig, open};
-use crate::io::{Waker, signal};
+use crate::io::{Waker, descriptors, signal};
 
 /// What is true once the broker serves.
 #[derive(Clone, Debug)]
@@ -40,17 +40,13 @@ pub struct Facts {
     pub ready_ms: u64,
 }
 
-/// Share of the memory that receive buffers take, and their number's bounds.
-const RECV_SHARE: u64 = 16;
-const RECV_BUFFERS_MIN: u64 = 64;
-const RECV_BUFFERS_MAX: u64 = 1024;
-
 /// Runs a broker until SIGINT or SIGTERM, and tells once that it serves. Returns when everything is flushed.
 pub fn serve(options: &Options, serving: &dyn Fn(&Facts)) -> Result<(), Fatal> {
     let since = Instant::now();
     let config = configure(options)?;
     logging::install(&config);
     signal::block_stop_signals();
+    descriptors::raise_limit();
     let drivers = drivers(&config)?;
     let runtime = config.runtime;
     let mut io = open(runtime, drivers[0].clone())?;
@@ -85,15 +81,14 @@ fn stop_on_signal(together: Arc<Together>, wakers: Vec<Waker>) {
 fn drivers(config: &BrokerConfig) -> Result<Vec<DriverConfig>, Fatal> {
     let shards = u64::from(config.shards.max(1));
     let cpus = machine::cpus(config.cpus.as_deref())?;
-    let memory = config.memory.unwrap_or_else(|| memory_default(machine::usable_memory(), config.shards));
-    let share = memory / shards;
-    let recv_bytes = RECV_BUF_BYTES as u64;
-    let recv_buffers = (share / RECV_SHARE / recv_bytes).clamp(RECV_BUFFERS_MIN, RECV_BUFFERS_MAX);
+    let bytes = config.memory.unwrap_or_else(|| memory_default(machine::usable_memory(), config.shards));
+    let share = bytes / shards;
+    let pool_bytes = memory::pool_bytes(share, shards, config.request_bytes_max as u64);
     // One shard alone goes where the scheduler likes, unless it was told.
     let pinned = shards > 1 || config.cpus.is_some();
     let driver = |shard: usize| DriverConfig {
-        pool_bytes: share.saturating_sub(recv_buffers * recv_bytes) as usize,
-        recv_buffers: recv_buffers as u16,
+        pool_bytes: pool_bytes as usize,
+        recv_buffers: memory::recv_buffers(share) as u16,
         spin: config.spin_us > 0 && cpus.len() > usize::from(config.shards),
         cpu: pinned.then(|| cpus[shard % cpus.len()]),
         ..DriverConfig::default()

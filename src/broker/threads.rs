@@ -18,7 +18,7 @@ use crate::base::ids::{LeaderEpoch, PartitionKey, ShardId};
 use crate::config::runtime::Runtime;
 use crate::io::open::{DriverConfig, open};
 use crate::io::{DirLock, Io, SharedListener, Waker};
-use crate::router::mesh::{Link, links};
+use crate::router::lanes::{Lanes, Link, links};
 
 type Epochs = BTreeMap<PartitionKey, LeaderEpoch>;
 
@@ -101,7 +101,7 @@ pub fn start(
         wakers.push(standing.waker);
     }
     let all_epochs = Arc::new(all_epochs);
-    let mut all_links = links(&wakers).into_iter();
+    let mut all_links = links(&wakers, Lanes::of(wakers.len())).into_iter();
     let own_links = all_links.next().unwrap_or_default();
     let mut threads = Vec::new();
     for (Starting { shard, go, thread, .. }, links) in starting.into_iter().zip(all_links) {

@@ -158,16 +158,7 @@ impl ClientError {
                 "the two programs are too far apart in age",
                 &["update the older of the two"],
             ),
-            ClientError::NotCorelog { address } => fatal(
-                "not-corelog",
-                format!("{address} is no corelog broker, or an older one"),
-                "it closed the connection on a request that only corelog knows",
-                "shards are corelog's own: other brokers have none to show",
-                &[
-                    "-b HOST:PORT                 (a corelog broker)",
-                    "corelog topic describe NAME  (any broker)",
-                ],
-            ),
+            ClientError::NotCorelog { address } => not_corelog(address),
             ClientError::Deadline { what, after, last } => {
                 let mut inner = last.to_fatal();
                 inner.found = format!("{} ({})", inner.summary, inner.found);
@@ -189,11 +180,23 @@ impl ClientError {
                 "they were damaged on disk or on the way",
                 &["corelog log verify --data-dir DIR"],
             ),
-            ClientError::Input(what) => {
-                fatal("bad-input", what.clone(), "", "", &["corelog help", "corelog produce --help"])
-            }
+            ClientError::Input(what) => bad_input(what),
         }
     }
+}
+
+fn bad_input(what: &str) -> Fatal {
+    fatal("bad-input", what.to_string(), "", "", &["corelog help", "corelog produce --help"])
+}
+
+fn not_corelog(address: &str) -> Fatal {
+    fatal(
+        "not-corelog",
+        format!("{address} is no corelog broker, or an older one"),
+        "it closed the connection on a request that only corelog knows",
+        "shards are corelog's own: other brokers have none to show",
+        &["-b HOST:PORT                 (a corelog broker)", "corelog topic describe NAME  (any broker)"],
+    )
 }
 
 fn refused(code: i16, what: &str, message: &str) -> Fatal {

@@ -69,6 +69,7 @@
 //! - The spin before a sleep (`uring::Config::spin`) ends as well when another shard calls, and then neither needs a system call.
 //! - `Token`s of cancelled `Recv`s still complete; a connection may be reused only after its last `Done`.
 
+pub mod descriptors;
 pub mod buffer;
 pub mod clock;
 pub mod epoll;

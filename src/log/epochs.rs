@@ -57,10 +57,21 @@ impl EpochCache {
         }
     }
 
+    /// Where records of `epoch` end because a newer one began there; none if none did.
+    pub fn end_of(&self, epoch: LeaderEpoch) -> Option<Offset> {
+        let above = self.entries.partition_point(|e| e.0 <= epoch);
+        self.entries.get(above).map(|next| next.1)
+    }
+
     /// The epoch of the record at `offset`, or [`LeaderEpoch::NONE`] below the first entry.
     pub fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
         let above = self.entries.partition_point(|e| e.1 <= offset);
         above.checked_sub(1).map_or(LeaderEpoch::NONE, |i| self.entries[i].0)
+    }
+
+    /// At `start` the log was still at `epoch`: newer ones that were noted to begin before did not.
+    pub fn retract(&mut self, epoch: LeaderEpoch, start: Offset) {
+        self.entries.retain(|e| e.0 <= epoch || e.1 >= start);
     }
 
     /// Forgets epochs that begin at `end` or behind it: the log ends there now.

@@ -101,7 +101,7 @@ pub fn dump(
         let mut batches = Vec::new();
         let end = segment.sealed.map_or(u64::MAX, |seal| seal.end);
         while walk.end < end {
-            match walk.next(reader, Depth { crc: true, chain: true }, &mut batches) {
+            match walk.next(reader, Depth { crc: true, chain: true, epochs: None }, &mut batches) {
                 Ok((group, position)) => {
                     each(Item::Group { position, header: &group });
                     batches.iter().filter(|b| b.end() <= end).for_each(|batch| each(Item::Batch(batch)));
@@ -185,7 +185,7 @@ fn verify_segment(
     let corrupt = |position, what| Corrupt { file: dir.join(&segment.name), position, what };
     let mut walk = Walk::start(header, check);
     let (mut groups, mut batches) = (0, 0);
-    let depth = Depth { crc: true, chain: true };
+    let depth = Depth { crc: true, chain: true, epochs: None };
     let (stop, later) = with_reader(source, dir, segment, |reader| {
         let mut each = |batch: &BatchHead, position: u64| {
             batches += 1;

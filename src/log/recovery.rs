@@ -14,6 +14,13 @@
 //! - It is not reopened: the dead process's writes may still land in it. The next append begins a segment that seals it where recovery ended.
 //! - Damage never shortens the log: `offline` is set, everything below `next_offset` can be read, and nothing on disk is touched, prepared
 //!   files included.
+//! - **Where a segment ends stands in its successor's header.** A segment without one is walked, and there may be bytes behind its end that would
+//!   count: what a truncation cut off, or what a killed process's writes brought later than its successor looked. The header may be lost to
+//!   damage, or to a crash within a truncation that removes what is behind its cut. `state` says the same once more: both kinds of end begin an
+//!   epoch, and `state` with its start is durable before that header leaves, or the removal begins. So the walk stops where a newer epoch began.
+//!   With `state` lost as well there are two losses, and records that were never promised, or were cut off, may be shown again.
+//! - An epoch that is in `state` and was never begun in a segment hides what stands behind its start in the last segment: that was never
+//!   acknowledged, or was to be cut off. If a later segment is of an older epoch, the cut did not happen, and the epoch is forgotten.
 //! - Producer state and epochs come from snapshot and state file where these are good, and from the batches behind them.
 
 use std::path::{Path, PathBuf};
@@ -53,7 +60,12 @@ pub fn recover_partition(
     directory: Uuid,
     options: &Options,
 ) -> Result<Recovered, OpenError> {
-    let survey = survey(source, dir, key, directory)?;
+    let mut survey = survey(source, dir, key, directory)?;
+    let (state, segments) = (&mut survey.state, &survey.segments);
+    if let Some(state) = state {
+        // Of a truncation that was interrupted before it removed the segments behind its cut.
+        segments.iter().for_each(|s| state.epochs.retract(s.header.leader_epoch, s.header.base_offset));
+    }
     let mut recovery = Recovery::new(source, dir, survey, *options);
     recovery.load_producers()?;
     recovery.pass()?;
@@ -63,6 +75,14 @@ pub fn recover_partition(
         recovery.pass()?;
     }
     recovery.finish()
+}
+
+/// How far a segment is walked.
+enum Until<'a> {
+    /// To its seal, headers only: it was verified when it was written. The index is complete already, or made.
+    Seal(&'a PrevEnd, bool),
+    /// To where its groups or its epochs end, with every CRC.
+    End,
 }
 
 struct Recovery<'a> {
@@ -81,6 +101,8 @@ struct Recovery<'a> {
     reopen: Option<Reopen>,
     /// The last segment was walked and is to be flushed.
     crashed: bool,
+    /// The log ends where a newer epoch began.
+    replaced: bool,
     offline: Option<Corrupt>,
     report: Report,
 }
@@ -103,6 +125,7 @@ impl<'a> Recovery<'a> {
             segments: Vec::new(),
             reopen: None,
             crashed: false,
+            replaced: false,
             offline: None,
             report: Report::default(),
         }
@@ -142,7 +165,7 @@ impl<'a> Recovery<'a> {
         self.producers = self.snapshot.clone();
         self.epochs = self.survey.state.as_ref().map(|s| s.epochs.clone()).unwrap_or_default();
         self.segments.clear();
-        (self.reopen, self.crashed) = (None, false);
+        (self.reopen, self.crashed, self.replaced) = (None, false, false);
         self.offline = self.survey.offline.clone();
         for at in 0..self.survey.segments.len() {
             let found = self.survey.segments[at].clone();
@@ -173,7 +196,7 @@ impl<'a> Recovery<'a> {
             return Ok(true);
         }
         let mut walk = Walk::start(&found.header, found.check);
-        let (index, stop) = self.walk(found, &mut walk, index, stored, Some(seal), false)?;
+        let (index, stop) = self.walk(found, &mut walk, index, Until::Seal(seal, stored))?;
         if !stored {
             self.report.rebuilt.push(Rebuilt::Index(found.header.ordinal));
             self.note(Evidence::Derived { usable: false });
@@ -206,9 +229,14 @@ impl<'a> Recovery<'a> {
             walk.chain.prev_check = mark.last_check;
             (walk.end, walk.last_group, index) = (mark.end, mark.last_group, mark_index);
         }
-        let (index, stop) = self.walk(found, &mut walk, index, false, None, true)?;
+        let (index, stop) = self.walk(found, &mut walk, index, Until::End)?;
         let stop = stop.expect("a walk without a seal ends somewhere");
-        let (later, used_to) = self.later(found, &walk, &stop)?;
+        self.replaced = stop == Stop::Replaced;
+        let (later, used_to) = match stop {
+            // What follows is not of this log, whatever it knows.
+            Stop::Replaced => (Later::Nothing, walk.end),
+            _ => self.later(found, &walk, &stop)?,
+        };
         let evidence = Tail::Scanned {
             stop: at(&stop),
             flushed: match self.survey.state_damaged {
@@ -309,18 +337,21 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// Walks on from `walk`, up to `seal` if there is one, and gathers what is derived. Returns the index, and why the walk ended unless it
-    /// reached the seal. An index that is `complete` stays as it is.
+    /// Walks on from `walk` and gathers what is derived. Returns the index, and why the walk ended unless it reached the seal.
     fn walk(
         &mut self,
         found: &Found,
         walk: &mut Walk,
         mut index: Index,
-        complete: bool,
-        seal: Option<&PrevEnd>,
-        crc: bool,
+        until: Until<'_>,
     ) -> Result<(Index, Option<Stop>), OpenError> {
-        let depth = Depth { crc, chain: self.options.planted != Some(Planted::NoChain) };
+        let (seal, complete) = match until {
+            Until::Seal(seal, complete) => (Some(seal), complete),
+            Until::End => (None, false),
+        };
+        let known_epochs = self.survey.state.as_ref().filter(|_| seal.is_none()).map(|s| s.epochs.clone());
+        let chain = self.options.planted != Some(Planted::NoChain);
+        let depth = Depth { crc: seal.is_none(), chain, epochs: known_epochs.as_ref() };
         let (mut producers, mut epochs) =
             (std::mem::take(&mut self.producers), std::mem::take(&mut self.epochs));
         let (now_ms, replay_from) = (self.now_ms, self.replay_from);
@@ -414,7 +445,11 @@ impl<'a> Recovery<'a> {
 
     /// Does what was decided, and hands over.
     fn finish(mut self) -> Result<Recovered, OpenError> {
-        let (log_start, next_offset) = (self.log_start(), self.next_offset());
+        let (mut log_start, next_offset) = (self.log_start(), self.next_offset());
+        if self.replaced {
+            // It began inside the batch that a truncation dropped.
+            log_start = log_start.min(next_offset);
+        }
         if log_start > next_offset && self.offline.is_none() {
             self.report.rows.push(Row::LostFile);
             let what = "log start lies behind the end of the log";
@@ -499,7 +534,7 @@ fn at(stop: &Stop) -> At {
     match stop {
         Stop::Zeros | Stop::EndOfFile => At::Nothing,
         Stop::Bad(_) | Stop::Newer(_) => At::Bad,
-        Stop::Foreign => At::Foreign,
+        Stop::Foreign | Stop::Replaced => At::Foreign,
         Stop::Misplaced { .. } => At::Misplaced,
         Stop::Unreadable => At::Unreadable,
     }

@@ -3,6 +3,7 @@
 //! Everything that a group consists of is checked before the caller sees any of it: identity (segment uuid and generation), place in the chain
 //! (number, base offset, check of the group before), the batches' headers, the group's check over them, and on request each batch's CRC.
 
+use super::epochs::EpochCache;
 use super::format::{
     GROUP_HEADER_BYTES, GROUP_MAGIC, GroupCheck, GroupHeader, NotHeader, PrevEnd, SEGMENT_HEADER_BYTES,
     SegmentHeader,
@@ -95,6 +96,8 @@ pub enum Stop {
     Bad(&'static str),
     /// A group of another segment or generation: what the file held before.
     Foreign,
+    /// A group, or the rest of one, that a newer epoch has replaced: it was cut off, or arrived after its process was dead.
+    Replaced,
     /// A group that is valid by itself, but does not follow the one before. Where it ends, and what it knew to be flushed.
     Misplaced { what: &'static str, end: u64, flushed_through: u64 },
     /// A sector of what would be the next group cannot be read.
@@ -111,6 +114,7 @@ impl Stop {
             Stop::EndOfFile => "file ends where a group should be",
             Stop::Bad(what) | Stop::Misplaced { what, .. } => what,
             Stop::Foreign => "group of another segment or generation",
+            Stop::Replaced => "group that a newer epoch has replaced",
             Stop::Unreadable => "unreadable sector",
             Stop::Newer(_) => "group of a newer release",
         }
@@ -139,11 +143,13 @@ pub struct Walk {
 
 /// How thoroughly to walk.
 #[derive(Clone, Copy, Debug)]
-pub struct Depth {
+pub struct Depth<'a> {
     /// Verify the CRC of every batch; else headers only.
     pub crc: bool,
     /// False only for the planted bug that forgets the chain: any valid group of the segment is taken.
     pub chain: bool,
+    /// Where a segment's end is not known: where its epochs end, at the latest.
+    pub epochs: Option<&'a EpochCache>,
 }
 
 impl Walk {
@@ -163,7 +169,7 @@ impl Walk {
     pub fn next(
         &mut self,
         reader: &mut SegmentReader,
-        depth: Depth,
+        depth: Depth<'_>,
         batches: &mut Vec<BatchHead>,
     ) -> Result<(GroupHeader, u64), Stop> {
         let start = locate(reader, self.end)?;
@@ -171,6 +177,10 @@ impl Walk {
         let end = start + GROUP_HEADER_BYTES as u64 + u64::from(header.byte_len);
         if let Some(what) = self.chain.misfit(&header).filter(|_| depth.chain) {
             return Err(Stop::Misplaced { what, end, flushed_through: header.flushed_through });
+        }
+        let epoch_end = depth.epochs.and_then(|epochs| epochs.end_of(header.leader_epoch));
+        if epoch_end.is_some_and(|epoch_end| header.base_offset >= epoch_end) {
+            return Err(Stop::Replaced);
         }
         self.chain.seq = header.seq.wrapping_add(1);
         self.chain.next_offset = header.next_offset;
@@ -186,7 +196,7 @@ impl Walk {
         &mut self,
         reader: &mut SegmentReader,
         seal: Option<&PrevEnd>,
-        depth: Depth,
+        depth: Depth<'_>,
         each: &mut dyn FnMut(&BatchHead, u64),
     ) -> Option<Stop> {
         let mut batches = Vec::new();
@@ -195,16 +205,18 @@ impl Walk {
                 return (!self.ends_at(seal)).then_some(MISFIT);
             }
             let before = *self;
-            let start = match self.next(reader, depth, &mut batches) {
-                Ok((_, start)) => start,
+            let (header, start) = match self.next(reader, depth, &mut batches) {
+                Ok(next) => next,
                 Err(stop) => return Some(stop),
             };
+            let epoch_end = depth.epochs.and_then(|epochs| epochs.end_of(header.leader_epoch));
+            let cut = epoch_end.filter(|epoch_end| header.next_offset > *epoch_end);
+            if let Some(epoch_end) = cut {
+                self.keep(&before, &mut batches, |batch| batch.next_offset() <= epoch_end);
+            }
             if let Some(seal) = seal.filter(|seal| self.end > seal.end) {
                 // Truncated inside this group: its check covers all of it, but only the batches below the seal count.
-                batches.retain(|b| b.end() <= seal.end);
-                self.end = batches.last().map_or(0, BatchHead::end);
-                self.chain.next_offset =
-                    batches.last().map_or(before.chain.next_offset, BatchHead::next_offset);
+                self.keep(&before, &mut batches, |batch| batch.end() <= seal.end);
                 if !self.ends_at(seal) {
                     *self = before;
                     return Some(MISFIT);
@@ -213,7 +225,20 @@ impl Walk {
             for (i, batch) in batches.iter().enumerate() {
                 each(batch, if i == 0 { start } else { batch.position });
             }
+            if cut.is_some() {
+                return Some(Stop::Replaced);
+            }
         }
+    }
+
+    /// Of the group that was just walked, only these batches count; `before` is the walk in front of it.
+    fn keep(&mut self, before: &Walk, batches: &mut Vec<BatchHead>, counts: impl Fn(&BatchHead) -> bool) {
+        batches.retain(counts);
+        let Some(last) = batches.last() else {
+            *self = *before;
+            return;
+        };
+        (self.end, self.chain.next_offset) = (last.end(), last.next_offset());
     }
 
     fn ends_at(&self, seal: &PrevEnd) -> bool {

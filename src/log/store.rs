@@ -311,7 +311,12 @@ impl Store {
         });
         let place = &mut self.logs[index as usize];
         let slot = LogSlot { index, generation: place.generation };
-        place.log = Some(Box::new(Log::new(slot, key, config, &self.core)));
+        let mut log = Log::new(slot, key, config, &self.core);
+        if self.core.stopping {
+            // Nothing is appended any more: the stop has nothing to do for it.
+            log.stop = partition::Stop::Stopped;
+        }
+        place.log = Some(Box::new(log));
         slot
     }
 
@@ -319,6 +324,9 @@ impl Store {
     pub fn delete(&mut self, slot: LogSlot) {
         if let Some((log, core)) = self.log_and_core(slot) {
             log.deleting = true;
+            if core.stopping {
+                log.leave_stop(core);
+            }
             mark_todo(log, core);
         }
     }

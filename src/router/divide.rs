@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::gather::{Answers, Kind};
+use super::gather::{Answers, FetchLimits, Kind};
 use super::message::{
     DeleteRecords, DeleteRecordsPart, EpochEndPart, EpochEnds, Fetch, FetchPart, ListOffsets,
     ListOffsetsPart, Message, Produce, ProducePart, Ticket,
@@ -117,7 +117,8 @@ pub fn divide<'a>(message: Message<'a>, owner: &impl Fn(PartitionKey) -> ShardId
         }
         Message::Fetch(fetch) => {
             let (len, ticket, max_bytes) = (fetch.parts.len(), fetch.ticket, fetch.max_bytes);
-            let answers = Answers::Fetch(empty(len), max_bytes.max(0) as usize);
+            let part_max = fetch.parts.iter().map(|part| part.bytes_max).collect();
+            let answers = Answers::Fetch(empty(len), FetchLimits { max_bytes, part_max });
             (ticket, Kind::Fetch, len, answers, divide_fetch(fetch, owner))
         }
         Message::ListOffsets(ListOffsets { ticket, read_committed, parts }) => {

@@ -25,11 +25,16 @@ pub enum Answers {
     /// One owner has everything: its answer is the answer.
     Whole,
     Produce(Vec<Option<ProduceOutcome>>),
-    /// With the limit of record bytes of the whole answer.
-    Fetch(Vec<Option<FetchOutcome>>, usize),
+    Fetch(Vec<Option<FetchOutcome>>, FetchLimits),
     ListOffsets(Vec<Option<OffsetOutcome>>),
     EpochEnds(Vec<Option<EpochEndOutcome>>),
     DeleteRecords(Vec<Option<DeleteRecordsOutcome>>),
+}
+
+/// Most record bytes of a fetch: in all, and of the partition at each place.
+pub struct FetchLimits {
+    pub max_bytes: i32,
+    pub part_max: Vec<i32>,
 }
 
 /// What to answer if an owner does not.
@@ -109,10 +114,10 @@ impl Gather {
                 let answers = filled(answers, || ProduceOutcome::refused(late, None));
                 ReplyBody::Produce(answers.into_iter().collect())
             }
-            Answers::Fetch(answers, bytes_max) => {
+            Answers::Fetch(answers, limits) => {
                 // Clients look for the partition elsewhere and come back; a time-out would be a fatal surprise to some.
                 let mut answers = filled(answers, || FetchOutcome::refused(Refused::NotLeaderOrFollower));
-                trim(&mut answers, bytes_max);
+                trim(&mut answers, &limits);
                 ReplyBody::Fetch(answers.into_iter().collect())
             }
             Answers::ListOffsets(answers) => {
@@ -159,13 +164,14 @@ fn filled<T>(answers: Vec<Option<T>>, mut none: impl FnMut() -> T) -> Vec<T> {
     answers.into_iter().map(|answer| answer.unwrap_or_else(&mut none)).collect()
 }
 
-/// Each owner brings at least one batch and knows nothing of the others: what is over the limit of the whole answer stays out, but
-/// for the first records. The client asks for them next.
-fn trim(answers: &mut [FetchOutcome], bytes_max: usize) {
+/// Each owner brings at least one batch over any limit and knows nothing of the others: what is over the limit of the whole answer or
+/// of its partition stays out, but for the first records. The client asks for them next.
+fn trim(answers: &mut [FetchOutcome], limits: &FetchLimits) {
+    let most = limits.max_bytes.max(0) as usize;
     let mut bytes = 0;
-    for answer in answers {
+    for (answer, part_max) in answers.iter_mut().zip(&limits.part_max) {
         let more = answer.records.bytes;
-        if bytes > 0 && bytes + more > bytes_max {
+        if bytes > 0 && (bytes + more > most || more > (*part_max).max(0) as usize) {
             answer.records = Default::default();
         } else {
             bytes += more;

@@ -16,16 +16,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::divide::{Share, divide, only_owner, patience_ms};
 use super::gather::{Answers, Gather, Kind, Leg, Progress};
+use super::lanes::{Link, Planted};
 use super::letter::{ControlFrame, Handover, Letter, Origin, Parcel};
 use super::message::{Message, Reply, Ticket};
 use crate::base::ids::{PartitionKey, ShardId};
-use crate::base::limits::{LANE_CREDITS_ALL, LANE_CREDITS_MAX, LANE_CREDITS_MIN, LETTERS_PER_TURN_MAX};
+use crate::base::limits::LETTERS_PER_TURN_MAX;
 use crate::base::metrics::Stamps;
-use crate::io::lane::{Receiver, Sender, lane};
-use crate::io::{Io, Mono, Waker};
-
-/// Letters that need no credit and are no reply, on their way in one lane.
-const EXTRAS_MAX: usize = 16;
+use crate::io::{Io, Mono};
 
 /// How often requests are looked through for owners that do not answer.
 const SWEEP_MS: u64 = 1_000;
@@ -38,7 +35,7 @@ const CONTROL_PATIENCE_MS: u64 = 60_000;
 pub struct Hops {
     /// Requests, or shares of them, sent to another shard.
     pub sent_total: u64,
-    /// Requests of other shards worked on here.
+    /// Requests of other shards worked on here, those for the controller included.
     pub served_total: u64,
     /// Of those sent: how many found no credit at first.
     pub held_back_total: u64,
@@ -48,14 +45,12 @@ pub struct Hops {
     pub late_total: u64,
     /// Most letters that were found in one lane.
     pub depth_max: u64,
-}
-
-/// The lanes between this shard and one other.
-pub struct Link {
-    peer: ShardId,
-    out: Sender<Letter>,
-    inbox: Receiver<Letter>,
-    waker: Waker,
+    /// Requests of other shards that had to wait for staging memory here.
+    pub deferred_total: u64,
+    /// Hurries sent to other shards.
+    pub hurries_total: u64,
+    /// Frames sent to the controller's shard.
+    pub controls_total: u64,
 }
 
 struct Peer {
@@ -74,7 +69,7 @@ struct Peer {
 
 pub struct Router {
     me: ShardId,
-    credits: usize,
+    planted: Option<Planted>,
     peers: BTreeMap<ShardId, Peer>,
     gathers: BTreeMap<Ticket, Gather>,
     /// Connections with requests that wait for a credit, and how many.
@@ -88,39 +83,18 @@ pub struct Router {
     hops: Hops,
 }
 
-/// Credits of one lane in a mesh of `shards`: fewer for each the more there are, so that the lanes of all take bounded memory.
-fn credits(shards: u16) -> usize {
-    (LANE_CREDITS_ALL / usize::from(shards.max(1))).clamp(LANE_CREDITS_MIN, LANE_CREDITS_MAX)
-}
-
-/// The links of each shard to all others, by shard. `wakers` has one of each, in order.
-pub fn links(wakers: &[Waker]) -> Vec<Vec<Link>> {
-    let shards = wakers.len();
-    let capacity = 2 * credits(shards as u16) + EXTRAS_MAX;
-    let mut links: Vec<Vec<Link>> = (0..shards).map(|_| Vec::with_capacity(shards)).collect();
-    for a in 0..shards {
-        for b in a + 1..shards {
-            let (to_b, from_a) = lane(capacity);
-            let (to_a, from_b) = lane(capacity);
-            let id = |shard: usize| ShardId(shard as u16);
-            links[a].push(Link { peer: id(b), out: to_b, inbox: from_b, waker: wakers[b].clone() });
-            links[b].push(Link { peer: id(a), out: to_a, inbox: from_a, waker: wakers[a].clone() });
-        }
-    }
-    links
-}
-
 impl Router {
     /// With no links: the only shard there is.
     pub fn new(me: ShardId, links: Vec<Link>) -> Router {
-        let credits = credits(links.len() as u16 + 1);
+        let planted = links.first().and_then(|link| link.lanes.planted);
         let peer = |link: Link| {
+            let credits = link.lanes.credits;
             let (waiting, hurries, moves, deferred) = Default::default();
             (link.peer, Peer { link, credits, waiting, hurries, moves, deferred, rings: false })
         };
         Router {
             me,
-            credits,
+            planted,
             peers: links.into_iter().map(peer).collect(),
             gathers: BTreeMap::new(),
             held_back: BTreeMap::new(),
@@ -244,6 +218,7 @@ impl Router {
             Gather { ticket, kind, parts: 1, legs, answers, stamps: Stamps::default(), deadline },
         );
         self.hops.copied_bytes_total += frame.len() as u64;
+        self.hops.controls_total += 1;
         self.post(to, Letter::Control(Box::new(ControlFrame { ticket, frame: frame.to_vec() })));
     }
 
@@ -283,7 +258,10 @@ impl Router {
 
     /// The answer of another shard to one of our requests.
     pub fn answered(&mut self, from: ShardId, reply: Reply) -> Option<Reply> {
-        if let Some(peer) = self.peers.get_mut(&from) {
+        let late = !self.gathers.contains_key(&reply.ticket);
+        if let Some(peer) = self.peers.get_mut(&from)
+            && !(late && self.planted == Some(Planted::LateReplyKeepsCredit))
+        {
             peer.credits += 1;
         }
         self.send_waiting(from);
@@ -323,6 +301,9 @@ impl Router {
     /// Those owners that still wait for records should answer with what they have.
     fn hurry_request(&mut self, ticket: Ticket) {
         let Some(gather) = self.gathers.get(&ticket) else { return };
+        if self.planted == Some(Planted::HurryLost) {
+            return;
+        }
         for leg in gather.legs.iter().filter(|leg| !leg.done) {
             match self.peers.get_mut(&leg.owner) {
                 Some(peer) => peer.hurry(ticket),
@@ -389,6 +370,7 @@ impl Router {
 
     /// A request of `from` that waits for staging memory here, or for one that does.
     pub fn defer(&mut self, from: ShardId, parcel: Box<Parcel>) {
+        self.hops.deferred_total += 1;
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.deferred.push_back(parcel);
         }
@@ -437,7 +419,7 @@ impl Router {
     /// Wakes the shards that were written to since the last call.
     pub fn ring(&mut self, io: &mut Io) {
         for peer in self.peers.values_mut() {
-            peer.send_extras(self.credits);
+            self.hops.hurries_total += peer.send_extras();
             if std::mem::take(&mut peer.rings) {
                 io.wake(&peer.link.waker);
             }
@@ -453,10 +435,22 @@ impl Router {
         let late = self.gathers.iter().filter(|(_, gather)| gather.deadline <= now);
         let late: Vec<Ticket> = late.map(|(ticket, _)| *ticket).collect();
         self.hops.late_total += late.len() as u64;
+        self.withdraw(&late);
         late.iter()
             .filter_map(|ticket| self.gathers.remove(ticket))
             .map(|mut gather| gather.finish())
             .collect()
+    }
+
+    /// Drops what of these requests still waits for a credit: whoever asked was told that it is over, and its connection goes on.
+    fn withdraw(&mut self, late: &[Ticket]) {
+        let held_back = &mut self.held_back;
+        for peer in self.peers.values_mut() {
+            peer.waiting.retain(|letter| {
+                let over = ticket_of(letter).filter(|ticket| late.contains(ticket));
+                over.inspect(|ticket| release(held_back, ticket.conn)).is_none()
+            });
+        }
     }
 
     pub fn next_deadline(&self) -> Option<Mono> {
@@ -495,14 +489,19 @@ impl Peer {
     }
 
     /// Sends what has no credit and no reply, as far as the lane has room besides those.
-    fn send_extras(&mut self, credits: usize) {
-        while !(self.hurries.is_empty() && self.moves.is_empty()) && self.link.out.free() > 2 * credits {
+    /// Returns how many hurries were among it.
+    fn send_extras(&mut self) -> u64 {
+        let mut hurries = 0;
+        let reserved = 2 * self.link.lanes.credits;
+        while !(self.hurries.is_empty() && self.moves.is_empty()) && self.link.out.free() > reserved {
             if let Some(origin) = self.hurries.pop_front() {
+                hurries += 1;
                 self.push(Letter::Hurry(origin));
             } else if let Some(moved) = self.moves.pop_front() {
                 self.push(Letter::Adopt(moved));
             }
         }
+        hurries
     }
 }
 

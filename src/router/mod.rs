@@ -7,6 +7,10 @@
 
 mod divide;
 mod gather;
+pub mod lanes;
 pub mod letter;
 pub mod mesh;
 pub mod message;
+
+#[cfg(test)]
+mod tests;

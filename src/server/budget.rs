@@ -2,7 +2,11 @@
 //! taken yet. All together have one limit; who holds something waits while it is reached, unparsed in its own socket. A connection that
 //! holds nothing is always served, so that the patient ones are those that made the memory short.
 //!
-//! Half frames of more than one chunk are the exception to "always served": one of them may go on over the limit, the others wait.
+//! Half frames of more than one chunk are the exception to "always served": one of them may go on over the limit, of all shards
+//! together, and the others wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
 use crate::base::limits::RECV_BUF_BYTES;
@@ -16,19 +20,34 @@ const ANSWER_SHARE: u64 = 2;
 /// What a waiting inbox may hold while more is received: beyond it a peer that hangs up is noticed only when its turn comes.
 const LISTENING_BYTES_MAX: usize = RECV_BUF_BYTES;
 
+/// The right to grow one half frame over the limit. All shards have one.
+#[derive(Clone, Debug, Default)]
+pub struct LargeFrame(Arc<AtomicBool>);
+
+impl LargeFrame {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+
+    fn give(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 #[derive(Debug)]
 pub struct Budget {
     limit: u64,
     held: u64,
     /// Copied bytes of inboxes that wait: those of the receive buffers are needed by everybody.
     inboxes: u64,
-    /// Whose half frame may grow though the limit is reached.
+    /// Whose half frame may grow though the limit is reached, while this shard has the right.
     large: Option<usize>,
+    large_frame: LargeFrame,
 }
 
 impl Budget {
-    pub fn new(limit: u64) -> Budget {
-        Budget { limit, held: 0, inboxes: 0, large: None }
+    pub fn new(limit: u64, large_frame: LargeFrame) -> Budget {
+        Budget { limit, held: 0, inboxes: 0, large: None, large_frame }
     }
 
     pub fn is_short(&self) -> bool {
@@ -43,9 +62,23 @@ impl Budget {
         let grows = conn.splitter.claimed_bytes().is_some_and(|claimed| claimed > RECV_BUF_BYTES);
         if grows {
             // Its own half frame is what it holds: waiting for that would be waiting for itself.
-            return !self.is_short() || *self.large.get_or_insert(at) == at;
+            return !self.is_short() || self.may_exceed(at);
         }
         conn.owed_bytes() == 0 || !self.is_short() && conn.owed_bytes() <= self.limit / PER_CONNECTION_SHARE
+    }
+
+    fn may_exceed(&mut self, at: usize) -> bool {
+        if self.large.is_none() && self.large_frame.take() {
+            self.large = Some(at);
+        }
+        self.large == Some(at)
+    }
+
+    fn end_large(&mut self, at: usize) {
+        if self.large == Some(at) {
+            self.large = None;
+            self.large_frame.give();
+        }
     }
 
     /// Record bytes that an answer may have now; a fetch brings at least one batch all the same.
@@ -62,8 +95,8 @@ impl Budget {
         let holds = conn.owed_bytes() + conn.splitter.held_capacity() as u64;
         self.held = self.held - conn.charged + holds;
         conn.charged = holds;
-        if self.large == Some(at) && conn.splitter.claimed_bytes().is_none() {
-            self.large = None;
+        if conn.splitter.claimed_bytes().is_none() {
+            self.end_large(at);
         }
     }
 
@@ -94,8 +127,6 @@ impl Budget {
     pub fn forget(&mut self, at: usize, conn: &mut Connection) {
         self.held -= std::mem::take(&mut conn.charged);
         self.inbox_done(conn);
-        if self.large == Some(at) {
-            self.large = None;
-        }
+        self.end_large(at);
     }
 }

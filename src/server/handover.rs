@@ -66,13 +66,21 @@ pub fn begin_move(conn: &mut Connection, from: ShardId, to: ShardId, board: &Boa
     board.joined(to);
 }
 
+/// The connection stays where it is, wherever it was to go.
+pub fn stay(conn: &mut Connection, here: ShardId, board: &Board) {
+    if let Some(to) = conn.moving.take() {
+        board.left(to);
+        board.joined(here);
+    }
+}
+
 impl Server {
     /// Takes note of whom a connection's requests went to, and begins to move it if it should live there.
     pub(super) fn consider_move(&mut self, at: usize, on: &mut On<'_>) {
         let window = self.config.handover_requests;
         let conn = &mut self.connections[at];
         for owner in on.router.take_asked() {
-            if window == 0 || conn.moving.is_some() || conn.phase != Phase::Open {
+            if window == 0 || conn.moving.is_some() || conn.ended || conn.phase != Phase::Open {
                 continue;
             }
             let Some(to) = conn.affinity.count(owner, window) else { continue };
@@ -93,9 +101,6 @@ impl Server {
         if conn.moving.is_none() || !quiet {
             return;
         }
-        if conn.ended {
-            return self.close(at);
-        }
         let token = |kind| Token::new(kind, conn.generation, at as u32);
         if conn.receiving {
             if !conn.cancelling {
@@ -108,6 +113,18 @@ impl Server {
         let op = (Op::DetachConn { conn: conn.id }, token(TOKEN_DETACH));
         conn.phase = Phase::Moving;
         self.ops.push(op);
+    }
+
+    /// What arrives until a connection may go is kept, within the bounds of every inbox that waits.
+    pub(super) fn wait_to_move(&mut self, at: usize) {
+        let conn = &mut self.connections[at];
+        if !self.budget.keep_inbox(conn) {
+            return self.close(at);
+        }
+        if !self.budget.may_listen(conn) {
+            self.cancel_recv(at);
+        }
+        self.step_move(at);
     }
 
     /// The seam has let go of a connection: it leaves for its new shard.

@@ -114,7 +114,7 @@ impl Server {
     /// The quota is that of all shards.
     pub fn new(config: ServerConfig, quota: ConnectionQuota) -> Server {
         Server {
-            budget: Budget::new(config.held_bytes_max),
+            budget: Budget::new(config.held_bytes_max, quota.large_frame.clone()),
             config,
             connections: Slab::new(),
             generation: 0,
@@ -344,8 +344,15 @@ impl Server {
     fn work_inbox(&mut self, at: usize, on: &mut On<'_>) {
         loop {
             let conn = &mut self.connections[at];
-            if conn.phase != Phase::Open || conn.moving.is_some() {
-                return self.step_move(at);
+            if conn.phase != Phase::Open {
+                return;
+            }
+            if conn.ended {
+                // There is but the rest of its inbox to do.
+                handover::stay(conn, self.config.shard, &on.meta.board);
+            }
+            if conn.moving.is_some() {
+                return self.wait_to_move(at);
             }
             let Some(arrived) = conn.inbox.front().map(|chunk| chunk.buf.len() - chunk.at) else { break };
             let held_back = on.router.holds_back(at as u32);
@@ -434,7 +441,9 @@ impl Server {
         }
         let chain = conn.take_owed(now, &mut self.scratch.buffers);
         if chain.is_done() {
-            if (conn.ended || stopping) && conn.owes_nothing() {
+            // What it sent before it ended, and what is not parsed yet, is answered first.
+            let over = stopping || conn.ended && conn.inbox.is_empty();
+            if over && conn.owes_nothing() {
                 self.close(at);
             }
             return self.step_move(at);
@@ -474,7 +483,8 @@ impl Server {
     /// Begins to close; the slot is free when the seam says that nothing of it is in flight.
     fn close(&mut self, at: usize) {
         let conn = &mut self.connections[at];
-        if conn.phase == Phase::Closing {
+        // The seam has let go of what moves, or is about to: it is closed where it arrives.
+        if conn.phase != Phase::Open {
             return;
         }
         conn.phase = Phase::Closing;

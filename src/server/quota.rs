@@ -8,10 +8,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::budget::LargeFrame;
 use crate::config::broker::BrokerConfig;
 
 #[derive(Clone, Debug, Default)]
-pub struct ConnectionQuota(Arc<Mutex<Counts>>);
+pub struct ConnectionQuota {
+    counts: Arc<Mutex<Counts>>,
+    pub(super) large_frame: LargeFrame,
+}
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -47,6 +51,6 @@ impl ConnectionQuota {
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

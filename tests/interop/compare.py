@@ -64,9 +64,10 @@ MASKS: list[tuple[str, str, str, str]] = [
     ("Fetch", r"\.responses\[\]\.partitions", "sorted", "clients find partitions by index"),
 ]
 # Settings that only corelog has.
-OWN_SETTINGS = {"cpus", "durability", "durability.allow.degraded", "durability.flush.bytes", "durability.flush.ms",
-                "log.flush.mode", "log.format", "log.free.bytes", "log.level", "memory", "memory.tail.cache",
-                "replication.factor.clamp", "runtime", "shard.spin.us", "shards", "validate.deep"}
+OWN_SETTINGS = {"advertise", "advertise.port", "cpus", "durability", "durability.allow.degraded", "durability.flush.bytes",
+                "durability.flush.ms", "log.flush.mode", "log.format", "log.free.bytes", "log.level", "memory",
+                "memory.tail.cache", "replication.factor.clamp", "runtime", "shard.accept", "shard.handover.interval.ms",
+                "shard.handover.requests", "shard.spin.us", "shards", "validate.deep"}
 # Settings whose value is not compared: corelog flushes before it answers; addresses and folders are a broker's own;
 # the reference is set up as a single node that is its own controller; some name Java classes.
 OWN_VALUES = re.compile(

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import re
@@ -46,33 +47,45 @@ MARGIN_S = 5.0
 START_S = 120.0
 # From the word `stop` to the last word of the last client.
 END_S = 400.0
+# Between two kills, where connections are to move at every request: else nothing was checked.
+HAND_OVERS_MIN = 50
 SUSPICIOUS = re.compile(r"corr(elation)? ?id|timed out|due to request timeout|protocol parse failure|invalid response|CRC", re.IGNORECASE)
 # A connection that was being set up when the broker was killed.
 HARMLESS = re.compile(r"_TRANSPORT|Connection refused|Disconnected|timed out in state CONNECT", re.IGNORECASE)
+# A producer that still knows a deleted topic would make it anew.
+SETTINGS = ["log.segment.bytes=1048576", "auto.create.topics.enable=false"]
 FORCED = {"CORELOG_SHARDS": "4", "CORELOG_SHARD_HANDOVER_REQUESTS": "1", "CORELOG_SHARD_HANDOVER_INTERVAL_MS": "0"}
 
 
-def quiet_port() -> int:
-    """Below the ports that clients draw from, so that nobody takes it while the broker is away."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no free port")
+def quiet_ports(count: int) -> int:
+    """The first of so many free ports, below those that clients draw from, so that nobody takes one while the broker is away."""
+    for first in random.sample(range(20_000, 32_000), 100):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise OSError("no free ports")
 
 
 class Killed:
     """A broker that keeps address and data over its kills."""
 
     def __init__(self, command: str, settings: list[str], work: Path) -> None:
-        self.address = f"127.0.0.1:{quiet_port()}"
+        self.environment = {**FORCED, **os.environ}
+        shards, advertised = int(self.environment["CORELOG_SHARDS"]), self.environment.get("CORELOG_ADVERTISE")
+        port = quiet_ports(1 + shards)
+        self.address = f"127.0.0.1:{port}"
+        # As the broker's own address: clients remember where its shards were.
+        self.environment["CORELOG_ADVERTISE_PORT"] = str(port + 1)
         self.log = work / "broker.log"
-        self.argv = [*shlex.split(command), "serve", "--data-dir", str(work / "data"), "--listen", self.address]
+        self.command = shlex.split(command)
+        self.argv = [*self.command, "serve", "--data-dir", str(work / "data"), "--listen", self.address]
         for setting in settings:
             self.argv += ["-X", setting]
-        self.environment = {**FORCED, **os.environ}
+        self.should_move = shards > 1 and advertised != "shards" and Path(self.command[0]).name == "corelog"
         self.process: subprocess.Popen[bytes] | None = None
         self.outages: list[float] = []
+        self.hand_overs = 0
         self.start()
 
     def start(self) -> None:
@@ -84,6 +97,7 @@ class Killed:
         assert self.process is not None
         if self.process.poll() is not None:
             raise RuntimeError(f"the broker ended by itself:\n{self.log.read_text(errors='replace')[-2000:]}")
+        self.hand_overs += hand_overs(self)
         since = time.monotonic()
         self.process.kill()
         self.process.wait()
@@ -150,10 +164,12 @@ def java(*more: str) -> list[str]:
             "-cp", f"{setup.JAVA / 'classes'}:{jars}/*", "Moving", "clients", *more]
 
 
-def hand_overs(command: str, address: str) -> str:
-    """As the broker itself counts them, if it can be asked."""
-    done = subprocess.run([*shlex.split(command), "cluster", "shards", "--brokers", address], capture_output=True, text=True, timeout=30)
-    return done.stdout.strip() if done.returncode == 0 else ""
+def hand_overs(broker: Killed) -> int:
+    """Connections that changed their shard since the broker's start, by its own count; 0 if it cannot be asked."""
+    done = subprocess.run([*broker.command, "cluster", "shards", "--format", "json", "--brokers", broker.address],
+                          capture_output=True, text=True, timeout=30)
+    rows = json.loads(done.stdout)["shards"] if done.returncode == 0 else []
+    return sum(row["connections_handed_over_total"] for row in rows)
 
 
 def under_kills(broker: Killed, talks: list[Talk], kills: int, chance: random.Random) -> None:
@@ -177,22 +193,28 @@ def verdict(broker: Killed, talks: list[Talk], acked: dict[int, int], done: dict
     read = sum(int(words[0]) for name, words in done.items() if words and name != "churn")
     if read != total or (reread and int(reread[0]) != total):
         errors.append(f"{total} acknowledged, {read} read meanwhile, {reread[:1]} at the end")
-    gap = max((float(w) for words in done.values() for w in words[1:]), default=0.0)
     allowed = REQUEST_TIMEOUT_S + MARGIN_S + max(broker.outages, default=0.0)
-    if gap > allowed:
-        errors.append(f"{gap:.1f} s without progress, {allowed:.1f} allowed")
+    gap = 0.0
+    for name, words in done.items():
+        for what, seconds in zip(("producers", "consumers"), map(float, words[1:])):
+            gap = max(gap, seconds)
+            if seconds > allowed:
+                errors.append(f"{name}, {what}: {seconds:.1f} s without progress, {allowed:.1f} allowed")
     log = broker.log.read_text(errors="replace")
     errors += [f"broker: {line[:400]}" for line in log.splitlines() if "panicked" in line or '"level":"ERROR"' in line][:5]
+    if broker.should_move and broker.hand_overs < HAND_OVERS_MIN * len(broker.outages):
+        errors.append(f"only {broker.hand_overs} connections were handed over")
     topics = done["churn"][0] if done.get("churn") else "?"
     print(f"{total} records acknowledged, {read} read meanwhile, {reread[0] if reread else '?'} read at the end; "
           f"{len(broker.outages)} kills, longest away {max(broker.outages, default=0):.2f} s; {topics} topics came and went; "
+          f"{broker.hand_overs} connections handed over; "
           f"longest without progress {gap:.2f} s")
     return errors
 
 
 def run(args: argparse.Namespace, work: Path) -> list[str]:
     chance = random.Random(args.seed)
-    broker = Killed(args.broker_cmd, ["log.segment.bytes=1048576", *args.settings], work)
+    broker = Killed(args.broker_cmd, [*SETTINGS, *args.settings], work)
     talks: list[Talk] = []
     try:
         common = ["--broker", broker.address, "--topic", TOPIC, "--seed", str(args.seed)]
@@ -202,8 +224,6 @@ def run(args: argparse.Namespace, work: Path) -> list[str]:
         churn = Talk("churn", python("churn", "--broker", broker.address), work)
         talks += [*both, churn]
         under_kills(broker, talks, args.kills - 1, chance)
-        if counted := hand_overs(args.broker_cmd, broker.address):
-            print(f"since the last kill:\n{counted}")
         watchdog = threading.Timer(END_S, lambda: [talk.process.kill() for talk in talks])
         watchdog.start()
         for talk in talks:

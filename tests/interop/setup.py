@@ -66,7 +66,7 @@ def python_packages() -> None:
 
 def java_clients() -> None:
     pom = HERE / "clients" / "java" / "pom.xml"
-    sources = [HERE / "clients" / "java" / name for name in ("Client.java", "Moving.java")]
+    sources = [HERE / "clients" / "java" / name for name in ("Client.java", "Moving.java", "Administering.java")]
     for release in JAVA_RELEASES.values():
         folder = JAVA / release
         if not stamped(folder, pom):

@@ -200,6 +200,35 @@ fn a_taken_port_is_named() {
 }
 
 #[test]
+fn a_taken_port_of_a_shard_is_named() {
+    if !can_serve("bad_use::a_taken_port_of_a_shard_is_named") {
+        return;
+    }
+    let home = Home::new("taken-shard-port");
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = other.local_addr().expect("bound").port();
+    let first = format!("advertise.port={}", port - 1);
+    let arguments = ["--shards", "2", "--advertise", "shards", "-X", &first];
+    let output = serve(&home.data(), &arguments);
+    assert_says(&output, 5, "port-in-use", &["shard 1", &port.to_string(), "-X advertise.port=N"]);
+}
+
+#[test]
+fn a_number_of_shards_or_cpus_that_cannot_be_is_refused() {
+    let home = Home::new("bad-shards");
+    let of = |more: &[&str]| serve(&home.data(), more);
+    for shards in ["0", "5000"] {
+        assert_says(&of(&["--shards", shards]), 2, "bad-config-value", &["shards", shards]);
+    }
+    assert_eq!(of(&["--shards", "70000"]).status.code(), Some(2));
+    assert_eq!(of(&["--shards", "-1"]).status.code(), Some(2));
+    assert_says(&of(&["--cpus", "8000"]), 5, "bad-cpu-list", &["CPU 8000", "may use"]);
+    assert_says(&of(&["--cpus", "0-"]), 5, "bad-cpu-list", &["2-5,8"]);
+    let ports = ["--shards", "2", "--advertise", "shards", "-X", "advertise.port=65535"];
+    assert_says(&of(&ports), 2, "bad-config-value", &["65535", "advertise.port=0"]);
+}
+
+#[test]
 fn a_second_broker_on_a_directory_is_refused_at_once() {
     let Some((home, broker)) = start("second_broker") else { return };
     let mut talk = Talk::to(&broker.address);

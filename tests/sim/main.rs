@@ -6,9 +6,11 @@
 mod batch;
 mod broker;
 mod kafka;
+mod moves;
 mod node;
 mod oracle;
 mod rows;
+mod shards;
 mod story;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use corelog::io::Errno;
 use corelog::io::sim::Injected;
 use corelog::log::store::Planted;
+use corelog::router::lanes;
 
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = 60;
@@ -54,7 +57,11 @@ fn stores_keep_their_promises() {
 
 #[test]
 fn brokers_keep_their_promises() {
-    each_seed(|seed| broker::run(seed).1);
+    let covered = each_seed(|seed| broker::run(seed, None).1);
+    if number("SEED").is_none() && number("SEEDS").unwrap_or(SEEDS) >= rows::SEEDS_MIN {
+        let missed = shards::REACHED.iter().filter(|name| !covered.contains_key(*name));
+        assert_eq!(missed.collect::<Vec<_>>(), [&""; 0], "what no seed reached");
+    }
 }
 
 /// T7: each file operation of a short life fails once, in each way.
@@ -83,9 +90,9 @@ fn the_same_seed_gives_the_same_trace() {
 }
 
 /// The first seed at which a planted bug turns the simulation red.
-fn found_at(planted: Planted) -> Option<u64> {
+fn found_at<P: Copy + std::fmt::Debug>(planted: P, run: impl Fn(u64, P)) -> Option<u64> {
     std::panic::set_hook(Box::new(|_| {}));
-    let red = |seed: &u64| catch_unwind(AssertUnwindSafe(|| story::run(*seed, Some(planted)))).is_err();
+    let red = |seed: &u64| catch_unwind(AssertUnwindSafe(|| run(*seed, planted))).is_err();
     let seed = (0..PLANTED_SEEDS_MAX).find(red);
     let _ = std::panic::take_hook();
     eprintln!("{planted:?} is found at seed {seed:?}");
@@ -101,6 +108,23 @@ fn planted_bugs_are_found() {
         Planted::NoChain,
         Planted::RetryAfterError,
     ];
-    let missed: Vec<Planted> = all.into_iter().filter(|planted| found_at(*planted).is_none()).collect();
+    let run = |seed, planted| drop(story::run(seed, Some(planted)));
+    let missed: Vec<Planted> = all.into_iter().filter(|planted| found_at(*planted, run).is_none()).collect();
     assert!(missed.is_empty(), "never found: {missed:?}");
+}
+
+#[test]
+fn bugs_planted_between_shards_are_found() {
+    use lanes::Planted::{HurryLost, LateReplyKeepsCredit, NoRoomForReplies};
+    let run = |seed, planted| drop(broker::run(seed, Some(planted)));
+    let all = [HurryLost, LateReplyKeepsCredit, NoRoomForReplies];
+    let missed: Vec<_> = all.into_iter().filter(|planted| found_at(*planted, run).is_none()).collect();
+    assert!(missed.is_empty(), "never found: {missed:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_of_shards() {
+    for seed in [1, 2, 3] {
+        assert_eq!(broker::run(seed, None).0, broker::run(seed, None).0, "seed {seed}");
+    }
 }

@@ -70,6 +70,16 @@ impl Oracle {
         }
     }
 
+    /// The topic was deleted and made again: an empty log. Requests for the old one that are still on their way may reach the new one.
+    pub fn made_again(&self, name: String) -> Oracle {
+        let mut sent = BTreeMap::new();
+        for (id, before) in &self.sent {
+            sent.insert(*id, Sent { batch: before.batch.clone(), bases: Vec::new(), acked: false });
+        }
+        let asked = self.log_start_asked;
+        Oracle { sent, log_start_asked: asked, acked: self.acked, ..Oracle::new(name, self.durability) }
+    }
+
     /// The log took a batch and gave it `base`.
     pub fn appended(&mut self, batch: Batch, base: i64, log_end_before: i64) -> Verdict {
         if base != log_end_before {
@@ -217,6 +227,12 @@ impl Oracle {
         self.log_start = self.log_start.min(end);
         self.waiting.retain(|(_, _, next)| *next <= end);
         Ok(())
+    }
+
+    /// A truncation was interrupted, and then the state file was lost: nobody knows what an earlier one had cut off there, and records behind
+    /// the cut may be those.
+    pub fn cut_unknown(&mut self, target: i64) {
+        self.forget_from(target);
     }
 
     /// A start found the log damaged at `end`, or `silent_from` allows it to end there without a word. True if promised records are gone.

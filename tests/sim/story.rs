@@ -76,8 +76,6 @@ struct Partition {
     /// A truncation that is not through.
     truncating: Option<i64>,
     harmed: Option<Harmed>,
-    /// It was cut once: where, only the header behind the cut knows.
-    was_cut: bool,
 }
 
 /// An idempotent producer, or one without sequence numbers.
@@ -214,9 +212,7 @@ impl Story {
         let producer = Producer { id, next: 0, pending: VecDeque::new() };
         let newest = (String::new(), 0);
         let (deleting, truncating, harmed) = (false, None, None);
-        let was_cut = false;
-        let partition =
-            Partition { log, oracle, dir, producer, newest, deleting, truncating, harmed, was_cut };
+        let partition = Partition { log, oracle, dir, producer, newest, deleting, truncating, harmed };
         self.partitions.insert(key, partition);
         key
     }
@@ -291,10 +287,7 @@ impl Story {
             partition.deleting = false;
             let bounds = node.store.bounds(node.slots[key]);
             let log_end = bounds.log_end.get().0;
-            if let Some(target) = partition.truncating.take() {
-                partition.oracle.truncated(end, target, log_end)?;
-                partition.renew_producer();
-            }
+            let state_lost = partition.harmed.is_some_and(|harmed| harmed.start_lost);
             if let Some(harmed) = &mut partition.harmed {
                 if std::mem::take(&mut harmed.start_lost) {
                     partition.oracle.start_lost();
@@ -304,6 +297,13 @@ impl Story {
                     self.world.mark(if harmed.named { "named_loss" } else { "silent_loss" });
                     partition.renew_producer();
                 }
+            }
+            if let Some(target) = partition.truncating.take() {
+                partition.oracle.truncated(end, target, log_end)?;
+                if state_lost {
+                    partition.oracle.cut_unknown(target);
+                }
+                partition.renew_producer();
             }
             partition.oracle.recovered(end, bounds)?;
         }

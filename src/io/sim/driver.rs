@@ -42,6 +42,8 @@ pub struct IoState {
     pub calls: Vec<IoId>,
     /// Where turns return at once: until when, in true time, this driver would sleep.
     pub wish: Option<u64>,
+    /// It gets no turn before this true time.
+    pub stalled_until: u64,
 }
 
 /// A completion that waits for a turn.

@@ -19,6 +19,16 @@ impl World {
     pub fn next_turn(&self, process: ProcessId) -> usize {
         self.core().next_turn(process)
     }
+
+    /// `next_turn` does not pick this driver of the process, by order of creation, for so long: its core is busy with something else.
+    pub fn stall_shard(&self, process: ProcessId, at: usize, ns: u64) {
+        let mut core = self.core();
+        core.note("stall", at as u64, ns);
+        core.mark("shard_stalled");
+        let until = core.now + ns;
+        let io = core.ios.values_mut().filter(|io| io.process == process).nth(at);
+        io.expect("a driver of the process").stalled_until = until;
+    }
 }
 
 impl Core {
@@ -41,10 +51,11 @@ impl Core {
             let others = self.ios.values().any(|io| io.process != process && !io.ready.is_empty());
             early |= self.attention || others;
             let may: Vec<usize> = (0..ios.len()).filter(|at| self.may_run(ios[*at])).collect();
-            let picked = match may.len() {
-                0 if early => Some(self.rng.below(ios.len() as u64) as usize),
+            let awake: Vec<usize> = (0..ios.len()).filter(|at| !self.is_stalled(ios[*at])).collect();
+            let among = if may.is_empty() && early { &awake } else { &may };
+            let picked = match among.len() {
                 0 => None,
-                some => Some(may[self.rng.below(some as u64) as usize]),
+                some => Some(among[self.rng.below(some as u64) as usize]),
             };
             if let Some(at) = picked {
                 self.note("picked", u64::from(ios[at].0), may.len() as u64);
@@ -54,15 +65,26 @@ impl Core {
                 }
                 return at;
             }
-            let deadline = ios.iter().filter_map(|io| self.ios[io].wish).min().unwrap_or(u64::MAX);
+            let deadline = ios.iter().filter_map(|io| self.next_wish(*io)).min().unwrap_or(u64::MAX);
             if !self.advance(deadline) && deadline == u64::MAX {
                 self.fail("every shard sleeps, and nothing will wake one");
             }
         }
     }
 
+    fn is_stalled(&self, io: IoId) -> bool {
+        self.ios[&io].stalled_until > self.now
+    }
+
+    fn next_wish(&self, io: IoId) -> Option<u64> {
+        if self.is_stalled(io) { Some(self.ios[&io].stalled_until) } else { self.ios[&io].wish }
+    }
+
     fn may_run(&self, io: IoId) -> bool {
         let state = &self.ios[&io];
+        if self.is_stalled(io) {
+            return false;
+        }
         let slept = state.wish.is_none_or(|until| until <= self.now);
         slept || !state.ready.is_empty() || state.woken || state.bell.is_rung()
     }

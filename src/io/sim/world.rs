@@ -63,6 +63,7 @@ impl World {
             woken: false,
             calls: Vec::new(),
             wish: None,
+            stalled_until: 0,
         };
         core.ios.insert(id, state);
         drop(core);

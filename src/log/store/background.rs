@@ -27,6 +27,10 @@ const SWEEP_LOGS_MAX: usize = 256;
 /// Files of sealed segments that a log keeps open for reads.
 const READ_FILES_MAX: usize = 8;
 
+/// Logs asked to close their files at once, where too many are open, and those that do.
+const CROWD_ASKED_MAX: usize = 4096;
+const CROWD_CLOSED_MAX: usize = 64;
+
 /// Files of a log that was neither read nor written for this long are closed.
 const IDLE_MS: u64 = 60_000;
 
@@ -42,6 +46,9 @@ impl Store {
             }
         }
         self.sweep(pool);
+        if std::mem::take(&mut self.core.files_short) {
+            self.close_quiet();
+        }
         let mut todo = std::mem::take(&mut self.core.todo);
         for index in todo.drain(..) {
             let Store { logs, core, .. } = self;
@@ -89,6 +96,22 @@ impl Store {
         if stop == self.logs.len() {
             self.core.sweep_next = 0;
             self.core.sweep_at = now.plus_ms(self.core.sweep_ms);
+        }
+    }
+
+    /// Closes files of logs that use none at this moment, in turn: others wait for theirs.
+    fn close_quiet(&mut self) {
+        let mut closed = 0;
+        for _ in 0..self.logs.len().min(CROWD_ASKED_MAX) {
+            self.core.files_next = (self.core.files_next + 1) % self.logs.len();
+            let Store { logs, core, .. } = self;
+            let Some(log) = logs[core.files_next].log.as_deref_mut() else { continue };
+            if log.is_quiet() && log.is_flushed() && !log.deleting && log.close_files(core) {
+                closed += 1;
+            }
+            if closed == CROWD_CLOSED_MAX {
+                break;
+            }
         }
     }
 
@@ -448,6 +471,11 @@ impl Log {
             return;
         }
         self.idle_at = None;
+        self.close_files(core);
+    }
+
+    /// Closes all files of a log that uses none of them. False if none is open.
+    fn close_files(&mut self, core: &mut Core) -> bool {
         let mut steps = Vec::new();
         for segment in &mut self.segments {
             if let Handle::Open(file) = segment.handle {
@@ -459,8 +487,10 @@ impl Log {
         if let Some(next) = &mut self.next {
             steps.extend(next.file.take().map(Step::CloseOther));
         }
-        if !steps.is_empty() {
-            self.start(core, Job::new(self.index(), Kind::CloseFiles, None, steps));
+        if steps.is_empty() {
+            return false;
         }
+        self.start(core, Job::new(self.index(), Kind::CloseFiles, None, steps));
+        true
     }
 }

@@ -138,6 +138,9 @@ pub struct Core {
     pub disk_low: bool,
     pub stopping: bool,
     pub memory_short: bool,
+    /// A file could not be opened because too many are; and the log from which on others are asked to close theirs.
+    pub files_short: bool,
+    pub files_next: usize,
     pub now: Mono,
     pub wall_ms: i64,
     /// Logs that wait for space: appends to them are refused.
@@ -179,6 +182,8 @@ impl Core {
             disk_low: false,
             stopping: false,
             memory_short: false,
+            files_short: false,
+            files_next: 0,
             now: Mono(0),
             wall_ms: 0,
             no_space: Vec::new(),

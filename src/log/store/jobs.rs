@@ -303,9 +303,7 @@ pub fn run(core: &mut Core, log: &mut Log, id: u32, pool: &mut Pool, ops: &mut O
 
 fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
     const INTR: Errno = Errno(4);
-    // Too many open files: idle ones get closed.
     const NFILE: Errno = Errno(23);
-    const MFILE: Errno = Errno(24);
     let planted = core.is_planted(Planted::RetryAfterError);
     let job = core.jobs.slots[id as usize].as_mut().expect("a job that failed");
     job.attempts += 1;
@@ -320,6 +318,10 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
         job.steps.push_front(Step::Remove(path));
         core.jobs.runnable.push(id);
         return Outcome::Waits;
+    }
+    if errno == Errno::NOENT && log.deleting && matches!(job.kind, Kind::Directories | Kind::Delete) {
+        // The directory of the topic, which the last of its partitions took along.
+        return gone(core, id);
     }
     if errno == Errno::NOENT
         && job.leftovers < ATTEMPTS_MAX
@@ -336,9 +338,11 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
     }
     // A flush that failed may have lost what it should have covered: one that succeeds later proves nothing.
     let flushes = matches!(job.steps.front(), Some(Step::Flush | Step::SyncDir(_)));
-    let passing = matches!(errno, Errno::AGAIN | Errno::CANCELED)
-        || (!flushes && matches!(errno, INTR | NFILE | MFILE));
-    let transient = passing && job.attempts < ATTEMPTS_MAX;
+    let passing = matches!(errno, Errno::AGAIN | Errno::CANCELED) || (!flushes && errno == INTR);
+    // Too many open files says nothing about this log: others are closed, until this one's turn comes. A directory is opened to be synced.
+    let crowded = matches!(errno, NFILE | Errno::MFILE);
+    core.files_short |= crowded;
+    let transient = crowded || (passing && job.attempts < ATTEMPTS_MAX);
     let no_space = errno == Errno::NOSPC && !flushes && !job.kind.is_derived() && !log.deleting;
     if transient || no_space || planted {
         core.jobs.parked.push((core.now.plus_ms(RETRY_MS), id));
@@ -352,6 +356,19 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
     let derived = job.kind.is_derived() || (errno == Errno::NOSPC && log.deleting);
     let job = core.jobs.remove(id);
     if derived && !device { Outcome::GivenUp(job, errno) } else { Outcome::Fatal(job, errno) }
+}
+
+/// Goes on behind a step whose directory is not there any more, as far as that makes sense.
+fn gone(core: &mut Core, id: u32) -> Outcome {
+    let job = core.jobs.slots[id as usize].as_mut().expect("a job that failed");
+    job.steps.pop_front();
+    match job.kind {
+        Kind::Delete => {
+            core.jobs.runnable.push(id);
+            Outcome::Waits
+        }
+        _ => Outcome::GivenUp(core.jobs.remove(id), Errno::NOENT),
+    }
 }
 
 enum Advance {

@@ -56,13 +56,19 @@ impl Log {
                 self.state.running = true;
                 self.start(core, Job::new(self.index(), Kind::State, None, steps));
             }
-            Stop::Running | Stop::Recording | Stop::Stopped => {
-                self.stop = Stop::Stopped;
-                core.stop_left -= 1;
-                if core.stop_left == 0 {
-                    core.events.push(Event::Stopped);
-                }
-            }
+            Stop::Running | Stop::Recording | Stop::Stopped => self.leave_stop(core),
+        }
+    }
+
+    /// The stop goes on without this log: it is through with it, or is deleted.
+    pub(in crate::log) fn leave_stop(&mut self, core: &mut Core) {
+        if self.stop == Stop::Stopped {
+            return;
+        }
+        self.stop = Stop::Stopped;
+        core.stop_left -= 1;
+        if core.stop_left == 0 {
+            core.events.push(Event::Stopped);
         }
     }
 

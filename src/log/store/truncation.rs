@@ -4,10 +4,13 @@
 //! 1. Appends are refused; everything staged is flushed.
 //! 2. The place is looked for in the segment that holds the offset: the end of the last batch that ends at or before it.
 //! 3. `state` and `producers` are written without what the truncation drops; the flushed position is left out, for it may lie behind the cut.
+//!    An epoch begins at the cut: whatever is appended there is of a newer leader than what was cut off. By that a recovery knows both apart
+//!    even where the header of step 5 is not there yet, or damaged later.
 //! 4. Segments behind the cut are removed, newest first.
 //! 5. A new segment is begun. Its header says where its predecessor ends: that is the truncation.
 //!
-//! Until step 4 a crash leaves the log as it was; behind it, the log may end anywhere between the cut and where it was.
+//! Until step 3 a crash leaves the log as it was; behind it, the log may end anywhere between the cut and where it was. What an earlier
+//! truncation had cut off the segment stays away: the segment that step 4 removes may have been the one that said where it ended.
 
 use super::core::{Core, Pending};
 use super::flow::progress;
@@ -15,6 +18,7 @@ use super::jobs::{Job, Kind, Step};
 use super::partition::{Log, Setup, mark_dirty, mark_todo};
 use super::{ColdRead, Event, LogSlot, Ops, ReadCheck, ReadRequest, Store};
 use crate::base::error::Refused;
+use crate::base::ids::LeaderEpoch;
 use crate::base::limits::ALIGN;
 use crate::base::offset::Offset;
 use crate::io::buffer::{Block, Pool};
@@ -125,13 +129,20 @@ impl Store {
                 log.flush_now = true;
                 mark_dirty(log, core);
             }
-            Phase::Flush if idle => truncation.phase = log.first_phase(truncation.target),
+            // Nothing is in flight that would wake the shard for the next step: being on the list does.
+            Phase::Flush if idle => {
+                truncation.phase = log.first_phase(truncation.target);
+                mark_todo(log, core);
+            }
             Phase::Search { entry, bytes } if idle => {
                 if let Some(phase) = self.search(index, truncation.target, (entry, bytes), pool, ops) {
                     truncation.phase = phase;
                 }
             }
-            Phase::Reading(search) if search.left == 0 => truncation.phase = log.found(core, *search),
+            Phase::Reading(search) if search.left == 0 => {
+                truncation.phase = log.found(core, *search);
+                mark_todo(log, core);
+            }
             Phase::Found(cut) if idle => {
                 truncation.phase = Phase::Record(cut);
                 log.record_cut(core, &cut);
@@ -291,6 +302,10 @@ impl Log {
     /// Writes down what holds with and without the cut.
     fn record_cut(&mut self, core: &mut Core, cut: &Cut) {
         self.epochs.truncate_end(cut.next_offset);
+        if self.setup != Setup::Idle {
+            self.leader_epoch = LeaderEpoch(self.leader_epoch.0 + 1);
+        }
+        self.epochs.assign(self.leader_epoch, cut.next_offset);
         self.producers.truncate_end(cut.next_offset);
         self.snapshot = None;
         let snapshot = self.producers.encode(cut.next_offset);
@@ -346,10 +361,7 @@ impl Log {
         assert!(rolled, "a uuid and a block were there");
         self.snapshot = None;
         self.appended = true;
-        if self.setup != Setup::Idle {
-            self.epochs.assign(self.leader_epoch, cut.next_offset);
-            self.state.wanted = true;
-        }
+        self.state.wanted |= self.setup != Setup::Idle;
         progress(self, core);
         mark_dirty(self, core);
         mark_todo(self, core);

@@ -221,7 +221,11 @@ fn check_records(
         let mut found = Vec::new();
         let mut stop = None;
         while walk.end < segment.end && stop.is_none() {
-            match walk.next(&mut reader, Depth { crc: true, chain: planted.is_none() }, &mut found) {
+            match walk.next(
+                &mut reader,
+                Depth { crc: true, chain: planted.is_none(), epochs: None },
+                &mut found,
+            ) {
                 Ok(_) => seen.extend(found.iter().filter(|b| b.end() <= segment.end).copied()),
                 Err(why) => stop = Some(why),
             }

@@ -203,3 +203,24 @@ fn flushes_of_lazy_levels_come_in_time() {
     assert!((490..600).contains(&took), "{took} ms");
     assert!(rig.store.next_deadline().is_none_or(|at| at > Mono(0)));
 }
+
+/// Partitions of one topic share its directory: the last to go removes it, while others still look at it or begin to be.
+#[test]
+fn partitions_of_one_topic_go_at_the_same_time() {
+    for seed in 0..40 {
+        let mut rig = Rig::new(seed, Faults::none());
+        let slots = [0, 1, 2].map(|partition| rig.store.create(key(partition), config()));
+        for slot in &slots[..2] {
+            rig.append_patiently(*slot, &batch(1, 1, 100));
+        }
+        rig.settle(seed * 7 % 50);
+        rig.append_patiently(slots[2], &batch(2, 1, 100));
+        (0..seed % 9).for_each(|_| rig.turn());
+        slots.into_iter().for_each(|slot| rig.store.delete(slot));
+        let all = |rig: &mut Rig| rig.events.iter().filter(|e| matches!(e, Event::Deleted(_))).count() == 3;
+        assert!(rig.run(10_000, all), "seed {seed}: {:?}", rig.events);
+        let topic = format!("{DATA}/{}", key(0).topic);
+        assert!(rig.io.list_dir(topic.as_ref()).is_err(), "seed {seed}: the directory of the topic is left");
+        assert!(!rig.events.iter().any(|event| matches!(event, Event::Dead(_))), "seed {seed}");
+    }
+}

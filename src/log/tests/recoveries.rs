@@ -8,6 +8,7 @@ use crate::log::checkpoint::{CleanStop, Mark, PRODUCERS_NAME, State};
 use crate::log::decide::{
     At, Evidence, File, Flushed, Header, Later, ROWS, Row, TABLE, Tail, Verdict, decide,
 };
+use crate::log::epochs::EpochCache;
 use crate::log::format::{index_name, segment_name};
 use crate::log::index::{Index, Reach};
 use crate::log::producers::{Checked, Producers};
@@ -381,6 +382,30 @@ fn lost_files() {
         spoil(&mut disk, &first);
         eprintln!("{what}");
         check(&mut disk, Row::LostFile, next, Some(position));
+    }
+}
+
+/// Its successor's header says where a segment ends; if that is lost, the epochs of `state` do.
+#[test]
+fn what_a_lost_successor_replaced_does_not_come_back() {
+    for (group, batch) in [(0, 0), (0, 1), (1, 0), (2, 0)] {
+        let log = three_groups();
+        let (end, next) = log.groups[group].batches[batch];
+        let mut second = log.successor_at(end, next, 1);
+        second.group(&[plain(9, 200, 5)]);
+        let epochs = EpochCache::from_entries(vec![(LeaderEpoch(1), Offset(0)), (LeaderEpoch(2), next)]);
+        let known = State { epochs: epochs.expect("they grow"), ..state() };
+        let mut disk = Disk::new();
+        log.store(&mut disk, 4096);
+        second.store(&mut disk, 4096);
+        put_state(&mut disk, &known);
+        if next == log.next {
+            check(&mut disk, Row::NormalEnd, second.next, None);
+        }
+        disk.bytes(1)[100] ^= 1;
+        let recovered = check(&mut disk, Row::HeaderDamaged, next, Some(0));
+        assert_eq!(recovered.segments[0].end, end);
+        assert_eq!(recovered.offline.map(|c| c.what), Some("segment header is damaged"));
     }
 }
 

@@ -3,6 +3,7 @@
 use super::rig::{Model, Rig, batch, config, key};
 use crate::io::sim::Faults;
 use crate::log::decide::Row;
+use crate::log::store::Event;
 
 /// A log with records in it whose process was killed.
 fn killed(seed: u64, model: &mut Model) -> Rig {
@@ -82,4 +83,23 @@ fn a_deletion_between_two_starts_keeps_the_record() {
     assert_eq!(rig.store.opened().rows[Row::CleanStop as usize], 1);
     assert_eq!(rig.store.bounds(slot).log_start.get(), half);
     rig.check_all(slot, &model, 1 << 20);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_logs_that_come_or_go_meanwhile() {
+    for turns in 0..12 {
+        let mut rig = Rig::new(turns, Faults::none());
+        let slots = [0, 1].map(|partition| rig.store.create(key(partition), config()));
+        for slot in slots {
+            rig.append_patiently(slot, &batch(1, 1, 100));
+        }
+        rig.store.begin_stop();
+        (0..turns).for_each(|_| rig.turn());
+        rig.store.create(key(2), config());
+        rig.store.delete(slots[0]);
+        rig.stop();
+        rig.settle(1_000);
+        let stopped = rig.events.iter().filter(|event| **event == Event::Stopped).count();
+        assert_eq!(stopped, 1, "after {turns} turns: {:?}", rig.events);
+    }
 }

@@ -89,6 +89,47 @@ fn a_crash_during_a_truncation_leaves_a_log_that_opens() {
     }
 }
 
+/// The header behind a cut is the only one that says where the cut is; the epoch that began there says it as well.
+#[test]
+fn what_was_cut_off_does_not_come_back_when_the_header_behind_it_is_damaged() {
+    for (seed, appended) in [(70, true), (71, false)] {
+        let mut rig = Rig::new(seed, Faults::none());
+        let slot = rig.open(0, wanted());
+        let mut model = Model::default();
+        for name in 0..10 {
+            let sent = batch(name, 2, 400);
+            model.add(&rig.append_patiently(slot, &sent), &sent);
+        }
+        assert!(rig.run(5000, |rig| rig.high_watermark(slot) == Offset(20)));
+        let (mut rig, slot) = match appended {
+            true => (rig, slot),
+            false => {
+                // Cut by a process that appended nothing.
+                rig.world.crash();
+                let mut rig = rig.successor(|_| {});
+                let slot = rig.open(0, wanted());
+                (rig, slot)
+            }
+        };
+        rig.store.truncate_to(slot, Offset(6)).expect("inside the log");
+        assert!(
+            rig.run(500, |rig| rig.store.bounds(slot).log_end.get() == Offset(6)),
+            "{:?}",
+            rig.store.waits()
+        );
+        model.batches.retain(|(offset, _)| *offset < Offset(6));
+        rig.produce(slot, &batch(200, 3, 300));
+        rig.settle(2000);
+        let newest = rig.store.describe(slot).segments.last().expect("begun behind the cut").ordinal;
+        rig.world.crash();
+        rig.world.rot(super::rig::segment_path(key(0), newest).as_ref(), 100, 1);
+        let mut rig = rig.successor(|_| {});
+        let slot = rig.open(0, wanted());
+        assert_eq!(rig.store.bounds(slot).log_end.get(), Offset(6), "appended before: {appended}");
+        rig.check_all(slot, &model, 50_000);
+    }
+}
+
 #[test]
 fn an_append_can_keep_its_offsets_and_epochs() {
     let mut rig = Rig::new(58, Faults::none());
@@ -108,4 +149,67 @@ fn an_append_can_keep_its_offsets_and_epochs() {
     assert_eq!(bytes, batches);
     assert_eq!(rig.store.epoch_end(slot, LeaderEpoch(4)), (LeaderEpoch(3), Offset(4)));
     assert_eq!(rig.store.epoch_at(slot, Offset(4)), LeaderEpoch(5));
+}
+
+/// The second truncation removes the segment whose header says where the first one cut.
+#[test]
+fn what_was_cut_off_stays_away_when_a_later_truncation_is_interrupted() {
+    for turns in 0..24 {
+        let mut rig = Rig::new(80 + turns, Faults::none());
+        let slot = rig.open(0, wanted());
+        let mut model = Model::default();
+        for name in 0..20 {
+            let sent = batch(name, 2, 400);
+            model.add(&rig.append_patiently(slot, &sent), &sent);
+        }
+        assert!(rig.run(5000, |rig| rig.high_watermark(slot) == Offset(40)));
+        rig.store.truncate_to(slot, Offset(10)).expect("inside the log");
+        assert!(rig.run(5000, |rig| rig.store.bounds(slot).log_end.get() == Offset(10)));
+        model.batches.retain(|(offset, _)| *offset < Offset(10));
+        for name in 100..110 {
+            let sent = batch(name, 2, 300);
+            model.add(&rig.produce(slot, &sent), &sent);
+        }
+        rig.store.truncate_to(slot, Offset(6)).expect("inside the log");
+        (0..turns).for_each(|_| rig.turn());
+        rig.world.crash();
+        let mut rig = rig.successor(|_| {});
+        let slot = rig.open(0, wanted());
+        rig.check_all(slot, &model, 50_000);
+        assert!((Offset(6)..=Offset(30)).contains(&rig.high_watermark(slot)));
+    }
+}
+
+/// A truncation that did not happen leaves nothing behind by which a later one would cut too much.
+#[test]
+fn an_interrupted_truncation_does_not_shorten_a_later_one() {
+    for turns in 0..16 {
+        let mut rig = Rig::new(110 + turns, Faults::none());
+        let slot = rig.open(0, wanted());
+        let mut model = Model::default();
+        for name in 0..60 {
+            let sent = batch(name, 2, 4000);
+            model.add(&rig.append_patiently(slot, &sent), &sent);
+            rig.turn();
+        }
+        assert!(rig.run(5000, |rig| rig.high_watermark(slot) == Offset(120)));
+        rig.store.truncate_to(slot, Offset(6)).expect("inside the log");
+        (0..turns).for_each(|_| rig.turn());
+        rig.world.crash();
+        let mut rig = rig.successor(|_| {});
+        let slot = rig.open(0, wanted());
+        rig.pump();
+        let end = rig.high_watermark(slot);
+        if end < Offset(20) {
+            continue;
+        }
+        rig.check_all(slot, &model, 50_000);
+        rig.store.truncate_to(slot, Offset(14)).expect("inside the log");
+        assert!(rig.run(5000, |rig| rig.store.bounds(slot).log_end.get() == Offset(14)));
+        rig.world.crash();
+        let mut rig = rig.successor(|_| {});
+        let slot = rig.open(0, wanted());
+        assert!(rig.high_watermark(slot) >= Offset(14), "{turns}: {:?}", rig.store.bounds(slot));
+        rig.check_all(slot, &model, 50_000);
+    }
 }

@@ -19,7 +19,7 @@ impl Story {
         let (start, end) = (bounds.log_start.get().0, bounds.log_end.get().0);
         let target = start + self.world.below((end - start) as u64 + 1) as i64;
         if node.store.truncate_to(slot, Offset(target)).is_ok() && target < end {
-            (partition.truncating, partition.was_cut) = (Some(target), true);
+            partition.truncating = Some(target);
             self.world.mark("truncate");
         }
         Ok(())

@@ -54,8 +54,7 @@ impl Story {
         let keys: Vec<PartitionKey> = self.partitions.keys().copied().collect();
         let key = keys[self.below(keys.len() as u64) as usize];
         let partition = &self.partitions[&key];
-        // Where a header behind a cut is lost, what was cut shows again: a weakness that is known.
-        if partition.harmed.is_some() || partition.was_cut {
+        if partition.harmed.is_some() {
             return Ok(());
         }
         let dir = partition.dir.clone();

@@ -1,0 +1,115 @@
+//! A broker with many partitions, most of them quiet: it starts, recovers and serves with few open files and the memory it was given.
+//!
+//! `PARTITIONS=10000 cargo test --release --test it many -- --nocapture` prints what they cost: see `perf/README.md`.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use corelog::client::producer::Producer;
+use corelog::client::settings::{Acks, Settings};
+use corelog::wire::batch::build::NewRecord;
+
+use crate::support::{Broker, Home, can_serve};
+use crate::talk::create;
+
+const PARTITIONS: i32 = 2_000;
+
+/// Descriptors that the broker may have: far fewer than partitions.
+const FILES_MAX: u32 = 512;
+
+/// Descriptors of a broker that serves nobody: rings, listener, lock, epoll, the controller's files; no log among them.
+const FILES_IDLE_MAX: usize = 64;
+
+/// Partitions that are written to after a restart.
+const AGAIN: i32 = 200;
+
+/// Partitions that are written to at the same time.
+const WAVE: usize = 100;
+
+fn partitions() -> i32 {
+    std::env::var("PARTITIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(PARTITIONS)
+}
+
+fn start(data: &Path, what: &str) -> Broker {
+    let limit = ["sh", "-c", &format!("ulimit -n {FILES_MAX}; exec \"$@\""), "sh"].map(String::from);
+    let since = Instant::now();
+    let broker = Broker::start_under(&limit, data, &[]).unwrap_or_else(|log| panic!("{what}:\n{log}"));
+    eprintln!("{what}: serves after {:.2} s", since.elapsed().as_secs_f64());
+    look(&broker, what);
+    broker
+}
+
+fn open_files(broker: &Broker) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", broker.pid())).expect("a running broker").count()
+}
+
+fn cpu_ticks(broker: &Broker) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", broker.pid())).expect("a running broker");
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+fn look(broker: &Broker, what: &str) {
+    let mib = broker.resident_bytes() >> 20;
+    eprintln!(
+        "{what}: {mib} MiB resident, {} descriptors, {} ticks of CPU",
+        open_files(broker),
+        cpu_ticks(broker)
+    );
+}
+
+/// One record to each of the first `count` partitions.
+fn produce(broker: &Broker, count: i32, value: &[u8]) {
+    let settings = Settings { acks: Acks::All, ..broker.settings() };
+    let mut producer =
+        Producer::new(corelog::client::cluster::Cluster::new(settings), "many", 1).expect("a producer");
+    let since = Instant::now();
+    let record = NewRecord { key: None, value: Some(value), ..NewRecord::default() };
+    let all: Vec<i32> = (0..count).collect();
+    for wave in all.chunks(WAVE) {
+        wave.iter().for_each(|partition| producer.push(Some(*partition), &record, 0).expect("a record"));
+        producer.flush().expect("all are acknowledged");
+    }
+    eprintln!("a record to each: {:.2} s", since.elapsed().as_secs_f64());
+}
+
+/// All have one record, the first `twice` have two.
+fn check(broker: &Broker, twice: i32) {
+    let ranges = broker.cluster().offset_ranges("many").expect("all partitions");
+    assert_eq!(ranges.len(), partitions() as usize);
+    let wrong = ranges.iter().find(|(p, range)| **range != (0, 1 + i64::from(**p < twice)));
+    assert_eq!(wrong, None, "a partition without its records");
+}
+
+#[test]
+fn many_partitions_start_recover_and_serve() {
+    if !can_serve("many") {
+        return;
+    }
+    let home = Home::new("many");
+    let mut broker = start(&home.data(), "empty");
+    create(&mut broker.cluster(), "many", partitions(), &[]);
+    look(&broker, "created");
+    broker.assert_healthy();
+    produce(&broker, partitions(), b"first");
+    check(&broker, 0);
+    look(&broker, "one record each");
+    broker.kill();
+
+    let mut broker = start(&home.data(), "after SIGKILL");
+    check(&broker, 0);
+    assert!(open_files(&broker) <= FILES_IDLE_MAX, "{} files are open", open_files(&broker));
+    produce(&broker, AGAIN, b"second");
+    check(&broker, AGAIN);
+    look(&broker, "some have two");
+    let before = cpu_ticks(&broker);
+    std::thread::sleep(Duration::from_secs(5));
+    eprintln!("idle: {} ticks of CPU in 5 s", cpu_ticks(&broker) - before);
+    broker.assert_healthy();
+    eprintln!("stop: {:.2} s", broker.stop(Duration::from_secs(60)).as_secs_f64());
+
+    let broker = start(&home.data(), "after a stop");
+    check(&broker, AGAIN);
+    assert!(open_files(&broker) <= FILES_IDLE_MAX, "{} files are open", open_files(&broker));
+}
