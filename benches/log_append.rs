@@ -35,7 +35,6 @@ impl Machine {
             file_system: "ext4".to_string(),
             direct: true,
             shared_flush: true,
-            flush_apart: false,
             not_durable: None,
             flush_apart: false,
         };
