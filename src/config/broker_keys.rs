@@ -34,7 +34,7 @@ pub const BROKER_KEYS: &[Opt] = &[
     key("advertise", String, Some("broker"), Allowed::OneOf(&["broker", "shards"]),
         "shards: each shard is a broker of its own to clients, which then connect straight to the core that owns a partition."),
     key("advertise.port", Int, Some("9192"), Allowed::Between(0, 65535),
-        "Port of the first shard where shards are advertised; each takes the next one. 0: free ones."),
+        "Port of the first shard where shards are advertised; each takes the next one. 0: free ones, other ones at each start."),
     key("advertised.listeners", String, None, Allowed::Any,
         "Addresses that clients are told to use; the listeners where it is not set. Name one that every client reaches."),
     key("auto.create.topics.enable", Boolean, Some("true"), Allowed::Any,
