@@ -20,7 +20,8 @@
 //!   epoch, and `state` with its start is durable before that header leaves, or the removal begins. So the walk stops where a newer epoch began.
 //!   With `state` lost as well there are two losses, and records that were never promised, or were cut off, may be shown again.
 //! - An epoch that is in `state` and was never begun in a segment hides what stands behind its start in the last segment: that was never
-//!   acknowledged, or was to be cut off. If a later segment is of an older epoch, the cut did not happen, and the epoch is forgotten.
+//!   acknowledged, or was to be cut off. If a later segment is of an older epoch, the cut was not finished: it still ends that segment, in
+//!   which an earlier one may have cut, and is forgotten for what comes.
 //! - Producer state and epochs come from snapshot and state file where these are good, and from the batches behind them.
 
 use std::path::{Path, PathBuf};
@@ -62,11 +63,13 @@ pub fn recover_partition(
 ) -> Result<Recovered, OpenError> {
     let mut survey = survey(source, dir, key, directory)?;
     let (state, segments) = (&mut survey.state, &survey.segments);
+    let written_epochs = state.as_ref().map(|state| state.epochs.clone());
     if let Some(state) = state {
         // Of a truncation that was interrupted before it removed the segments behind its cut.
         segments.iter().for_each(|s| state.epochs.retract(s.header.leader_epoch, s.header.base_offset));
     }
     let mut recovery = Recovery::new(source, dir, survey, *options);
+    recovery.written_epochs = written_epochs;
     recovery.load_producers()?;
     recovery.pass()?;
     if recovery.replay_from > recovery.next_offset() {
@@ -101,6 +104,8 @@ struct Recovery<'a> {
     reopen: Option<Reopen>,
     /// The last segment was walked and is to be flushed.
     crashed: bool,
+    /// Epochs as `state` has them, also one whose cut was not finished: they end the last segment.
+    written_epochs: Option<EpochCache>,
     /// The log ends where a newer epoch began.
     replaced: bool,
     offline: Option<Corrupt>,
@@ -125,6 +130,7 @@ impl<'a> Recovery<'a> {
             segments: Vec::new(),
             reopen: None,
             crashed: false,
+            written_epochs: None,
             replaced: false,
             offline: None,
             report: Report::default(),
@@ -349,7 +355,7 @@ impl<'a> Recovery<'a> {
             Until::Seal(seal, complete) => (Some(seal), complete),
             Until::End => (None, false),
         };
-        let known_epochs = self.survey.state.as_ref().filter(|_| seal.is_none()).map(|s| s.epochs.clone());
+        let known_epochs = self.written_epochs.clone().filter(|_| seal.is_none());
         let chain = self.options.planted != Some(Planted::NoChain);
         let depth = Depth { crc: seal.is_none(), chain, epochs: known_epochs.as_ref() };
         let (mut producers, mut epochs) =
