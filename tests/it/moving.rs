@@ -57,7 +57,8 @@ fn requests_of_peers_that_wait_to_move_do_not_keep_receive_buffers() {
     for partition in 0..PARTITIONS {
         assert_eq!(talk.produce_to("t", partition, batch(b"one"), Acks::All).error_code, 0);
     }
-    let behind = encode(9, 9, &MetadataRequest::default()).repeat(5000);
+    // A receive buffer each, and together less than what inboxes may hold.
+    let behind = encode(9, 9, &MetadataRequest::default()).repeat(800);
     let ask = |partition, offset, max_wait_ms| {
         encode(1, FETCH, &Ask { partition, offset, max_wait_ms, ..Ask::of("t") }.request())
     };
