@@ -113,6 +113,8 @@ impl Broker {
         let argv: Vec<&str> =
             launcher.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_corelog")]).collect();
         let mut command = Command::new(argv[0]);
+        // Ours; the broker would warn of a variable that names no key.
+        command.env_remove("CORELOG_FULL");
         if let Ok(runtime) = runtime() {
             command.env("CORELOG_RUNTIME", runtime.name());
         }
