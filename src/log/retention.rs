@@ -145,7 +145,7 @@ impl Log {
             Step::Flush,
         ]);
         (self.preparing, self.retiring) = (Some(ordinal), true);
-        self.start(core, Job::new(self.index(), Kind::Prepare { ordinal, zeroed }, None, steps));
+        self.start(core, Job::new(self.index(), Kind::Recycle { ordinal, zeroed }, None, steps));
         core.recycled += 1;
         true
     }

@@ -147,14 +147,15 @@ impl Store {
         let Some(log) = logs[job.log as usize].log.as_deref_mut() else { return };
         log.jobs -= 1;
         core.no_space.retain(|index| *index != job.log);
+        log.retiring &= !matches!(job.kind, Kind::Retire | Kind::Recycle { .. });
         match job.kind {
             Kind::Directories => {
                 log.has_directory = true;
                 log.making_directory = false;
             }
             Kind::State => log.state_written(core),
-            Kind::Retire => log.retiring = false,
-            Kind::Prepare { ordinal, zeroed } => match (failed, job.file) {
+            Kind::Prepare { ordinal, zeroed } | Kind::Recycle { ordinal, zeroed } => match (failed, job.file)
+            {
                 (None, file) => log.prepared(Prepared { ordinal, file, zeroed }),
                 (Some(_), Some(file)) => close(core, file, ops),
                 (Some(_), None) => {}
@@ -180,7 +181,7 @@ impl Store {
             Kind::Delete => return self.forget(job.log),
             Kind::Trim { .. } => log.trims -= 1,
             Kind::Snapshot => log.snapshotting = false,
-            Kind::Derived | Kind::CloseFiles | Kind::Truncate => {}
+            Kind::Derived | Kind::CloseFiles | Kind::Retire | Kind::Truncate => {}
         }
         mark_dirty(log, core);
         mark_todo(log, core);
@@ -283,7 +284,7 @@ impl Log {
 
     /// Takes a file that is ready: for the segment that waits for it, or for the next one.
     fn prepared(&mut self, prepared: Prepared) {
-        (self.preparing, self.retiring) = (None, false);
+        self.preparing = None;
         match self.segment_mut(prepared.ordinal) {
             Some(segment) => {
                 segment.handle = prepared.file.map_or(Handle::Closed, Handle::Open);

@@ -70,11 +70,27 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Directories,
-    Prepare { ordinal: u64, zeroed: u64 },
-    Extend { ordinal: u64, zeroed: u64 },
+    Prepare {
+        ordinal: u64,
+        zeroed: u64,
+    },
+    /// As `Prepare`, of a retired segment's file.
+    Recycle {
+        ordinal: u64,
+        zeroed: u64,
+    },
+    Extend {
+        ordinal: u64,
+        zeroed: u64,
+    },
     State,
-    Trim { ordinal: u64 },
-    OpenSegment { ordinal: u64, writable: bool },
+    Trim {
+        ordinal: u64,
+    },
+    OpenSegment {
+        ordinal: u64,
+        writable: bool,
+    },
     Snapshot,
     Derived,
     CloseFiles,

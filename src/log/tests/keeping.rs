@@ -5,6 +5,7 @@ use crate::base::error::Refused;
 use crate::base::offset::Offset;
 use crate::io::Mono;
 use crate::io::sim::Faults;
+use crate::log::format::parse_segment_name;
 use crate::log::store::{Event, LogConfig, LogSlot, NotAppended, ReadPlan, ReadRequest};
 use crate::wire::batch::{Batch, build::BatchBuilder};
 use crate::wire::codec::Codec;
@@ -13,6 +14,15 @@ fn files(rig: &mut Rig, ending: &str) -> usize {
     let dir = format!("{DATA}/{}/0", key(0).topic);
     let entries = rig.io.list_dir(dir.as_ref()).expect("the directory");
     entries.iter().filter(|e| e.name.ends_with(ending)).count()
+}
+
+/// Numbers of the segment files that are there.
+fn ordinals(rig: &mut Rig) -> Vec<u64> {
+    let dir = format!("{DATA}/{}/0", key(0).topic);
+    let entries = rig.io.list_dir(dir.as_ref()).expect("the directory");
+    let mut found: Vec<u64> = entries.iter().filter_map(|e| parse_segment_name(&e.name)).collect();
+    found.sort_unstable();
+    found
 }
 
 fn produce_many(rig: &mut Rig, slot: LogSlot, model: &mut Model, names: std::ops::Range<u64>) {
@@ -79,6 +89,33 @@ fn delete_records_answers_when_the_new_start_is_on_disk() {
     assert_eq!(rig.store.describe(slot).segments.len(), 2);
     rig.cold_only(slot);
     rig.check_all(slot, &model, 100_000);
+}
+
+/// Many segments go in one job. While it ran, a file for the next segment got ready, which let a second such job begin: it removed newer
+/// segments while older ones were still there. A kill in between left a gap, and the partition went offline.
+#[test]
+fn segments_go_oldest_first_while_the_next_file_is_made() {
+    let mut rig = Rig::new(41, Faults::none());
+    let slot = rig.store.create(key(0), LogConfig { segment_bytes: 60_000, ..config() });
+    let mut model = Model::default();
+    produce_many(&mut rig, slot, &mut model, 0..400);
+    rig.settle(1000);
+    assert!(rig.store.describe(slot).segments.len() > 50);
+    for name in 400..500 {
+        rig.store.set_log_start(slot, rig.high_watermark(slot)).expect("not above the high watermark");
+        let sent = batch(name, 2, 4000);
+        let appended = rig.append_patiently(slot, &sent);
+        model.add(&appended, &sent);
+        let acked = rig.run(10_000, |rig| {
+            let found = ordinals(rig);
+            let gap = found.windows(2).find(|pair| pair[1] != pair[0] + 1);
+            assert_eq!(gap, None, "a gap at batch {name}: {found:?}");
+            rig.high_watermark(slot) == appended.next_offset
+        });
+        assert!(acked);
+    }
+    rig.settle(1000);
+    assert!(ordinals(&mut rig).len() <= 3);
 }
 
 #[test]
