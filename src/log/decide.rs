@@ -23,6 +23,8 @@ pub struct File {
     pub named: bool,
     /// It continues its predecessor (or log start), as the predecessor's file and the checkpoints know it.
     pub follows: bool,
+    /// Of the sequence, a later part begins at or before the log start and does not go on where this file ends: nothing of it is in the log.
+    pub retired: bool,
 }
 
 /// The first block of a segment's file.
@@ -112,6 +114,8 @@ pub enum Row {
     Unreadable,
     /// A crash during roll, or a file prepared for one.
     RollInterrupted,
+    /// A segment from before the log start that was not removed when its successor was.
+    Retired,
     /// A file is missing, too short, or does not fit its neighbours.
     LostFile,
     /// A segment's header is damaged: what it held is unknown.
@@ -173,6 +177,7 @@ pub const TABLE: [(Row, Pattern, Verdict); ROWS] = {
             |e| matches!(e, F(File { header: Header::Nothing, newest: true, named: false, .. })),
             Remove,
         ),
+        (Row::Retired, |e| in_sequence(e) == Some(true), Remove),
         (
             Row::LostFile,
             |e| match e {
@@ -194,7 +199,7 @@ pub const TABLE: [(Row, Pattern, Verdict); ROWS] = {
             Offline,
         ),
         (Row::DerivedLost, |e| matches!(e, Derived { usable: false }), Rebuild),
-        (Row::InSequence, |e| matches!(e, F(File { header: Header::Valid, follows: true, .. })), Open),
+        (Row::InSequence, |e| in_sequence(e) == Some(false), Open),
         (Row::DerivedUsable, |e| matches!(e, Derived { usable: true }), Open),
     ]
 };
@@ -204,6 +209,14 @@ pub fn decide(evidence: &Evidence) -> (Row, Verdict) {
     let found = TABLE.iter().find(|(_, pattern, _)| pattern(evidence));
     let (row, _, verdict) = found.expect("the table covers every evidence");
     (*row, *verdict)
+}
+
+/// Whether a segment that fits is retired.
+fn in_sequence(evidence: &Evidence) -> Option<bool> {
+    match evidence {
+        Evidence::File(File { header: Header::Valid, follows: true, retired, .. }) => Some(*retired),
+        _ => None,
+    }
 }
 
 /// What a walk found in a file that is long enough and can be read.

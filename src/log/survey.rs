@@ -56,7 +56,7 @@ pub struct Survey {
     pub segments: Vec<Found>,
     /// Why the sequence ends before the last file.
     pub offline: Option<Corrupt>,
-    /// Files that hold nothing: prepared or interrupted segments, temporary files, indexes without a segment.
+    /// Files that hold nothing of the log: prepared, interrupted or retired segments, temporary files, indexes without a segment.
     pub remove: Vec<PathBuf>,
     pub rows: Vec<Row>,
     /// Length of each file of the directory by name.
@@ -140,7 +140,8 @@ impl Survey {
     fn order(&mut self, dir: &Path, directory: Uuid, candidates: Vec<Candidate>) {
         let newest_valid =
             candidates.iter().rev().find(|c| matches!(c.block, Block::Valid(..))).map(|c| c.ordinal);
-        let mut prepared = Vec::new();
+        let start = self.first_in_log(&candidates, directory);
+        let mut remove = Vec::new();
         for candidate in candidates {
             let misfit = match &candidate.block {
                 Block::Valid(header, _) => self.misfit(header, directory),
@@ -156,13 +157,14 @@ impl Survey {
                 newest: newest_valid.is_none_or(|newest| candidate.ordinal > newest),
                 named: self.marks().any(|m| m.ordinal >= candidate.ordinal),
                 follows: misfit.is_none(),
+                retired: misfit.is_none() && start.is_some_and(|start| candidate.ordinal < start),
             };
             let (row, verdict) = decide(&Evidence::File(evidence));
             if row != Row::InSequence {
                 self.rows.push(row);
             }
             match (verdict, candidate.block) {
-                (Verdict::Remove, _) => prepared.push(candidate.path),
+                (Verdict::Remove, _) => remove.push(candidate.path),
                 (Verdict::Open, Block::Valid(header, check)) => {
                     self.segments.push(Found { path: candidate.path, len: candidate.len, header, check });
                 }
@@ -180,8 +182,29 @@ impl Survey {
         }
         self.check_named(dir);
         if self.offline.is_none() {
-            self.remove = prepared;
+            self.remove = remove;
         }
+    }
+
+    /// The segment from which on the sequence counts, where one that begins at or before the log start does not follow the one before: what is
+    /// missing between them was to go, and so was everything before. None where the sequence has no such gap.
+    fn first_in_log(&self, candidates: &[Candidate], directory: Uuid) -> Option<u64> {
+        let log_start = self.state.as_ref()?.log_start;
+        let headers = candidates.iter().filter_map(|candidate| match &candidate.block {
+            Block::Valid(header, _) if header.directory == directory => Some(header),
+            _ => None,
+        });
+        let mut gap: Option<&SegmentHeader> = None;
+        let mut last: Option<&SegmentHeader> = None;
+        for header in headers.take_while(|header| header.base_offset <= log_start) {
+            gap = if last.is_some_and(|last| last.uuid != header.prev.uuid) { Some(header) } else { gap };
+            last = Some(header);
+        }
+        // What was flushed of the segments before lies before this one, or they are not what they seem.
+        let fits = |m: &Mark, start: &SegmentHeader| {
+            m.ordinal >= start.ordinal || m.next_offset <= start.base_offset
+        };
+        gap.filter(|start| self.marks().all(|mark| fits(mark, start))).map(|start| start.ordinal)
     }
 
     /// Why a segment with this header cannot come next.
@@ -221,8 +244,13 @@ impl Survey {
         let lost =
             self.marks().map(|m| m.ordinal).filter(|named| last.is_none_or(|last| *named > last)).max();
         if let Some(ordinal) = lost {
-            let evidence =
-                decide::File { header: Header::Nothing, newest: true, named: true, follows: false };
+            let evidence = decide::File {
+                header: Header::Nothing,
+                newest: true,
+                named: true,
+                follows: false,
+                retired: false,
+            };
             self.rows.push(decide(&Evidence::File(evidence)).0);
             let what = "segment that the state file knows is missing";
             self.offline = Some(Corrupt { file: dir.join(segment_name(ordinal)), position: 0, what });

@@ -66,8 +66,8 @@ fn every_evidence() -> Vec<Evidence> {
     for header in [Header::Valid, Header::Nothing, Header::Damaged, Header::Unreadable] {
         for newest in both {
             for named in both {
-                for follows in both {
-                    all.push(Evidence::File(File { header, newest, named, follows }));
+                for (follows, retired) in [(false, false), (false, true), (true, false), (true, true)] {
+                    all.push(Evidence::File(File { header, newest, named, follows, retired }));
                 }
             }
         }
@@ -383,6 +383,38 @@ fn lost_files() {
         eprintln!("{what}");
         check(&mut disk, Row::LostFile, next, Some(position));
     }
+}
+
+/// A job that removed old segments was given up at one of them, and a later one removed what came behind: the gap lies before the log start,
+/// where nothing is missed.
+#[test]
+fn a_gap_below_the_log_start_costs_nothing() {
+    let first = three_groups();
+    let mut second = first.successor(0);
+    second.group(&[plain(2, 200, 5)]);
+    let mut third = second.successor(0);
+    third.group(&[plain(2, 200, 6)]);
+    let disk_from = |log_start: Offset, mark| {
+        let mut disk = Disk::new();
+        first.store(&mut disk, 0);
+        third.store(&mut disk, 0);
+        put_state(&mut disk, &State { log_start, ..flushed(mark) });
+        disk
+    };
+    for mark in [first.mark(), third.mark()] {
+        let mut disk = disk_from(third.header.base_offset, mark);
+        let recovered = check(&mut disk, Row::Retired, third.next, None);
+        assert_eq!(recovered.report.removed.len(), 1);
+        assert_eq!(names(&disk), ["0000000002.seg", "state"].into());
+        assert_eq!(recovered.segments.len(), 1);
+    }
+    // A record that is still part of the log is missing.
+    let within = third.header.base_offset.plus(-1);
+    check(&mut disk_from(within, third.mark()), Row::LostFile, within, Some(0));
+    // The first segment was flushed further than where the third begins: one of them is not what it says.
+    let beyond = Mark { next_offset: third.header.base_offset.plus(1), ..first.mark() };
+    let start = third.header.base_offset;
+    check(&mut disk_from(start, beyond), Row::LostFile, start, Some(0));
 }
 
 /// Its successor's header says where a segment ends; if that is lost, the epochs of `state` do.
