@@ -1,7 +1,8 @@
 //! Background work as scripts. A job is a list of file operations, one behind the other, that ends with one call back into the store. All work
 //! besides commits runs this way: making directories and files, zeroing, replacing `state`, trimming, removing.
 //!
-//! A job that meets a full file system waits and goes on at the step where it stopped. Any other error of a job that the log's promise
+//! A job that meets a full file system waits and goes on at the step where it stopped; its place goes to the next one meanwhile, which may
+//! be what gives space back. Any other error of a job that the log's promise
 //! depends on makes the directory dead; a job for derived data (`is_derived`) is given up and logged, but for errors of the device, which
 //! are everybody's.
 //!
@@ -19,7 +20,7 @@ use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Done, Errno, FileId, Mono, Op, OpenMode, Payload, WriteSync};
 use crate::log::replace::TEMPORARY;
 
-/// Jobs that run at once per shard; zeroing is not counted. Bounds what background work costs the foreground.
+/// Jobs that run at once per shard; zeroing is not counted, nor are jobs that wait for space or time. Bounds what background work costs the foreground.
 pub const JOBS_RUNNING_MAX: usize = 32;
 
 /// 256 KiB writes of one zeroing job in flight: 1 MiB.
@@ -181,8 +182,8 @@ pub enum Outcome {
 pub struct Jobs {
     slots: Vec<Option<Job>>,
     free: Vec<u32>,
-    /// Not started: too many run.
-    queue: VecDeque<Job>,
+    /// Not started, or done waiting: too many run.
+    queue: VecDeque<u32>,
     running: usize,
     /// Whose last operation completed, or which wait for memory.
     pub runnable: Vec<u32>,
@@ -192,21 +193,39 @@ pub struct Jobs {
 
 impl Jobs {
     pub fn add(&mut self, job: Job) {
-        if job.kind.counts() && self.running >= JOBS_RUNNING_MAX {
-            self.queue.push_back(job);
-        } else {
-            self.start(job);
-        }
-    }
-
-    fn start(&mut self, job: Job) {
-        self.running += usize::from(job.kind.counts());
         let id = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() as u32 - 1
         });
         self.slots[id as usize] = Some(job);
-        self.runnable.push(id);
+        self.start(id);
+    }
+
+    /// Lets a job run, at once or when it has a place.
+    fn start(&mut self, id: u32) {
+        let counts = self.get(id).is_some_and(|(_, kind)| kind.counts());
+        if counts && self.running >= JOBS_RUNNING_MAX {
+            self.queue.push_back(id);
+        } else {
+            self.running += usize::from(counts);
+            self.runnable.push(id);
+        }
+    }
+
+    /// A job that ran leaves its place to the next.
+    fn leave_place(&mut self, kind: Kind) {
+        self.running -= usize::from(kind.counts());
+        if self.running < JOBS_RUNNING_MAX
+            && let Some(next) = self.queue.pop_front()
+        {
+            self.start(next);
+        }
+    }
+
+    /// A job that runs waits until `at`.
+    fn park(&mut self, at: Mono, id: u32, kind: Kind) {
+        self.parked.push((at, id));
+        self.leave_place(kind);
     }
 
     /// When a parked job goes on.
@@ -214,16 +233,17 @@ impl Jobs {
         self.parked.iter().map(|(at, _)| *at).min()
     }
 
-    /// Makes parked jobs runnable whose time has come.
+    /// Starts parked jobs again whose time has come.
     pub fn unpark(&mut self, now: Mono) {
-        let runnable = &mut self.runnable;
-        self.parked.retain(|(at, id)| {
+        let mut parked = std::mem::take(&mut self.parked);
+        parked.retain(|(at, id)| {
             let due = *at <= now;
             if due {
-                runnable.push(*id);
+                self.start(*id);
             }
             !due
         });
+        self.parked = parked;
     }
 
     pub fn get(&self, id: u32) -> Option<(u32, Kind)> {
@@ -233,12 +253,7 @@ impl Jobs {
     fn remove(&mut self, id: u32) -> Job {
         let job = self.slots[id as usize].take().expect("a job that runs");
         self.free.push(id);
-        self.running -= usize::from(job.kind.counts());
-        if self.running < JOBS_RUNNING_MAX
-            && let Some(next) = self.queue.pop_front()
-        {
-            self.start(next);
-        }
+        self.leave_place(job.kind);
         job
     }
 
@@ -361,7 +376,8 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
     let transient = crowded || (passing && job.attempts < ATTEMPTS_MAX);
     let no_space = errno == Errno::NOSPC && !flushes && !job.kind.is_derived() && !log.deleting;
     if transient || no_space || planted {
-        core.jobs.parked.push((core.now.plus_ms(RETRY_MS), id));
+        let kind = job.kind;
+        core.jobs.park(core.now.plus_ms(RETRY_MS), id, kind);
         if no_space {
             core.no_space(log.slot);
         }

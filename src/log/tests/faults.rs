@@ -91,6 +91,33 @@ fn a_full_disk_refuses_and_space_brings_it_back() {
     rig.produce(slot, &sent);
 }
 
+/// More logs wait for space than jobs may run at once. Each kept its place while it waited, so the deletion that would have given space back
+/// never began.
+#[test]
+fn logs_that_wait_for_space_do_not_keep_others_from_giving_it_back() {
+    let mut rig = Rig::new(18, Faults::none());
+    let full = rig.store.create(key(0), config());
+    for name in 0..100 {
+        rig.produce(full, &batch(name, 2, 4000));
+    }
+    rig.settle(2000);
+    let space = rig.io.disk_space(DATA.as_ref()).expect("a disk");
+    rig.world.set_capacity(DATA.as_ref(), space.total - space.free);
+    let slots: Vec<LogSlot> = (1..=40).map(|index| rig.store.create(key(index), config())).collect();
+    for slot in &slots {
+        rig.append_patiently(*slot, &batch(0, 2, 500));
+    }
+    rig.settle(2000);
+    let waiting = rig.events.iter().filter(|e| matches!(e, Event::NoSpace(_))).count();
+    assert!(waiting >= 16, "two jobs of each of {waiting}");
+    rig.store.delete(full);
+    assert!(rig.run(5000, |rig| rig.events.contains(&Event::Deleted(key(0)))), "the deletion begins");
+    // The simulated disk has more room than before only once a file of it was closed.
+    rig.world.set_capacity(DATA.as_ref(), 1 << 30);
+    let all = rig.run(5000, |rig| slots.iter().all(|slot| rig.high_watermark(*slot) == Offset(2)));
+    assert!(all && !dead(&rig), "{:#?}", rig.store.waits());
+}
+
 #[test]
 fn a_low_disk_refuses_until_it_is_told_otherwise() {
     let world = World::new(14, Faults::none());
