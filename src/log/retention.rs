@@ -101,7 +101,7 @@ impl Log {
         let mut steps = Vec::new();
         while !self.retiring && self.trims == 0 {
             let Some(front) = self.segments.front() else { break };
-            let busy = !front.trimmed || front.handle == Handle::Opening;
+            let busy = !front.trimmed || front.rounds > 0 || front.handle == Handle::Opening;
             if busy || !self.is_over(front) || front.next_offset > self.log_start {
                 break;
             }

@@ -57,6 +57,8 @@ pub struct Segment {
     pub writable: bool,
     /// Cold reads in flight.
     pub readers: u32,
+    /// Rounds in flight that may still flush it: its file stays open.
+    pub rounds: u32,
     /// When it was last read or written: an idle file is closed.
     pub used: Mono,
     /// End of the range that is allocated, zeroed and flushed: commits stay below.
@@ -94,6 +96,7 @@ impl Segment {
             handle: Handle::Closed,
             writable: false,
             readers: 0,
+            rounds: 0,
             used: now,
             zeroed: 0,
             sealed: false,

@@ -373,7 +373,9 @@ impl Log {
         if self.trims > 0 || self.extending {
             return;
         }
-        let idle = |s: &&mut Segment| s.ordinal < front && s.readers == 0 && s.handle.file().is_some();
+        let idle = |s: &&mut Segment| {
+            s.ordinal < front && s.readers == 0 && s.rounds == 0 && s.handle.file().is_some()
+        };
         if self.segments.iter_mut().filter(idle).count() >= READ_FILES_MAX
             && let Some(segment) = self.segments.iter_mut().filter(idle).min_by_key(|s| s.used)
             && let Some(file) = segment.handle.file()

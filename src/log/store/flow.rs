@@ -170,6 +170,9 @@ impl Store {
             let member = self.core.planner.round(round).members[index];
             let Some(log) = self.logs[member.log as usize].log.as_deref_mut() else { continue };
             log.rounds += 1;
+            if let Some(segment) = log.segment_mut(member.ordinal) {
+                segment.rounds += 1;
+            }
             writes += member.writes;
             if member.writes > 0 {
                 submit(log, &mut self.core, Some((round, sync)), ops);
@@ -303,6 +306,13 @@ impl Store {
         for member in &members {
             let Some(log) = self.logs[member.log as usize].log.as_deref_mut() else { continue };
             log.rounds -= 1;
+            if let Some(segment) = log.segment_mut(member.ordinal) {
+                segment.rounds -= 1;
+                // It may have waited for this to be retired.
+                if segment.sealed {
+                    mark_todo(log, &mut self.core);
+                }
+            }
             let unflushed = !log.ledger.is_settled() && log.config.durability != Durability::Durable;
             if unflushed && !log.flush_now {
                 lazily(log, &mut self.core, 0);

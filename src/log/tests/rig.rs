@@ -89,6 +89,9 @@ pub struct Rig {
     /// What was pushed, by kind.
     pub pushed: Vec<&'static str>,
     pub check_barrier: bool,
+    /// A write with these bytes in it is stuck until [`Rig::release`].
+    pub stuck: Option<Vec<u8>>,
+    held: Ops,
     /// Prints what is pushed.
     log: bool,
     done: Vec<Done>,
@@ -137,6 +140,8 @@ impl Rig {
             events: Vec::new(),
             pushed: Vec::new(),
             check_barrier: true,
+            stuck: None,
+            held: Vec::new(),
             log: std::env::var_os("RIG_LOG").is_some(),
             done: Vec::new(),
             reads: Vec::new(),
@@ -232,10 +237,27 @@ impl Rig {
             if self.log {
                 eprintln!("{:?} {op:?}", self.io.now());
             }
+            if self.is_stuck(&op) {
+                self.held.push((op, tag));
+                continue;
+            }
             self.check_op(&op);
             self.pushed.push(kind_of(&op));
             self.io.push(op, Token::new(1, 0, tag.0));
         }
+    }
+
+    fn is_stuck(&self, op: &Op) -> bool {
+        let Op::Write { data, .. } = op else { return false };
+        self.stuck.as_ref().is_some_and(|bytes| data.windows(bytes.len()).any(|found| found == bytes))
+    }
+
+    /// The write that was stuck goes on.
+    pub fn release(&mut self) {
+        self.stuck = None;
+        assert!(!self.held.is_empty(), "a write is stuck");
+        self.ops.append(&mut self.held);
+        self.push_ops();
     }
 
     /// The roll barrier: a segment's header leaves only when its predecessor is flushed to its end.

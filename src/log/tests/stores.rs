@@ -91,6 +91,57 @@ fn every_level_reaches_its_watermark_and_is_flushed_in_time() {
     }
 }
 
+/// Of one round, one log's write was done and another's was slow. A later round flushed the first one's segment to its end, it was sealed and
+/// retired (or its file was closed for another to be read), and when the slow write was done, the first round flushed a closed file.
+#[test]
+fn a_file_stays_open_while_a_round_is_still_to_flush_it() {
+    for retires in [true, false] {
+        let mut rig = Rig::new(7, Faults::none());
+        let wanted = LogConfig { segment_bytes: 60_000, ..config() };
+        let [log, slow, beside] = [0, 1, 2].map(|index| rig.store.create(key(index), wanted.clone()));
+        for name in 0..98 {
+            rig.produce(log, &batch(name, 2, 4000));
+        }
+        for slot in [slow, beside] {
+            rig.produce(slot, &batch(0, 1, 100));
+        }
+        // All files are closed, and opened again for what comes.
+        rig.settle(200_000);
+        for slot in [log, slow, beside] {
+            rig.append_patiently(slot, &batch(1, 2, 4000));
+            rig.settle(50);
+        }
+        assert!(rig.count("close") > 10);
+        rig.stuck = Some(0x1234_5678_9abc_u64.to_le_bytes().to_vec());
+        rig.append_patiently(log, &batch(2, 2, 4000));
+        let stuck = rig.append_patiently(slow, &batch(0x1234_5678_9abc, 1, 100));
+        rig.settle(50);
+        let first = rig.store.describe(log).segments.last().expect("a segment").ordinal;
+        for name in 3..120 {
+            let next = rig.append_patiently(log, &batch(name, 2, 4000)).next_offset;
+            rig.append_patiently(beside, &batch(name, 1, 100));
+            assert!(
+                rig.run(1000, |rig| rig.high_watermark(log) == next),
+                "others go on: {:#?}",
+                rig.store.waits()
+            );
+        }
+        if retires {
+            rig.store.set_log_start(log, rig.high_watermark(log)).expect("not above the high watermark");
+        } else {
+            rig.cold_only(log);
+            rig.fetch(log, Offset(0), 1000);
+        }
+        rig.settle(1000);
+        assert!(rig.high_watermark(slow) < stuck.next_offset);
+        rig.release();
+        assert!(rig.run(1000, |rig| rig.high_watermark(slow) == stuck.next_offset));
+        rig.settle(1000);
+        let gone = rig.store.describe(log).segments.iter().all(|segment| segment.ordinal > first);
+        assert_eq!(gone, retires, "it goes once the round is over");
+    }
+}
+
 #[test]
 fn a_clean_stop_ends() {
     for durability in [Durability::Durable, Durability::Written, Durability::Memory] {
