@@ -251,6 +251,9 @@ impl Store {
             log.ledger.plant_written();
         }
         let Some(round) = write.round else {
+            // The level was raised meanwhile: the flush that made up for it may have begun before this write was done, and rounds of one
+            // write flush nothing else.
+            log.flush_now |= log.config.durability == Durability::Durable;
             return progress(log, &mut self.core);
         };
         let last = self.core.planner.write_done(round);

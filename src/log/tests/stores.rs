@@ -142,6 +142,29 @@ fn a_file_stays_open_while_a_round_is_still_to_flush_it() {
     }
 }
 
+/// A log's level was raised to `durable` while a write beside all rounds was under way. The round that made up for it was over first, and then
+/// nothing flushed that write any more: rounds of one write flush just themselves, and the durable offset stood still.
+#[test]
+fn a_write_under_way_when_the_level_is_raised_is_flushed() {
+    let mut rig = Rig::new(8, Faults::none());
+    let wanted = LogConfig { durability: Durability::Written, flush_ms: 1_000_000, ..config() };
+    let slot = rig.store.create(key(0), wanted);
+    rig.produce(slot, &batch(0, 1, 100));
+    rig.settle(3000);
+    rig.stuck = Some(0x1234_5678_9abc_u64.to_le_bytes().to_vec());
+    rig.append_patiently(slot, &batch(0x1234_5678_9abc, 1, 100));
+    rig.settle(50);
+    rig.store.set_config(slot, config());
+    rig.append_patiently(slot, &batch(1, 1, 100_000));
+    rig.settle(50);
+    rig.release();
+    for name in 2..5 {
+        rig.append_patiently(slot, &batch(name, 1, 100));
+        rig.settle(50);
+    }
+    assert_eq!(rig.durable(slot), Offset(6), "{:#?}", rig.store.waits());
+}
+
 #[test]
 fn a_clean_stop_ends() {
     for durability in [Durability::Durable, Durability::Written, Durability::Memory] {
