@@ -11,11 +11,11 @@ use super::store::core::Core;
 use super::store::jobs::{Job, Kind, Step, temporary};
 use super::store::partition::{Log, Setup, mark_todo};
 use crate::base::offset::Offset;
-use crate::io::{Mono, OpenMode};
+use crate::io::OpenMode;
 
 impl Log {
     /// Behind the last record that retention lets go now.
-    fn expired(&self, now: Mono, wall_ms: i64) -> Offset {
+    fn expired(&self, core: &Core) -> Offset {
         let mut start = self.log_start_wanted;
         if !self.config.delete || self.read_only {
             return start;
@@ -25,7 +25,7 @@ impl Log {
             let size = segment.file_end();
             let too_much =
                 self.config.retention_bytes >= 0 && bytes - size >= self.config.retention_bytes as u64;
-            if !(too_much || self.is_old(segment, now, wall_ms)) {
+            if !(too_much || self.is_old(segment, core)) {
                 break;
             }
             bytes -= size;
@@ -39,21 +39,21 @@ impl Log {
         segment.sealed && segment.ordinal < self.ledger.durable().place.ordinal
     }
 
-    fn is_old(&self, segment: &Segment, now: Mono, wall_ms: i64) -> bool {
+    fn is_old(&self, segment: &Segment, core: &Core) -> bool {
         let keep = self.config.retention_ms;
         if keep < 0 {
             return false;
         }
         match segment.max_timestamp_ms() {
-            // No record has a timestamp: from the time it was begun, as this process knows it.
-            ..0 => now.since_ms(segment.created) > keep as u64,
-            newest => newest < wall_ms.saturating_sub(keep),
+            // No record has a timestamp: from the time it was begun.
+            ..0 => core.age_ms(segment) > keep as u64,
+            newest => newest < core.wall_ms.saturating_sub(keep),
         }
     }
 
     /// Raises the log start to what retention lets go.
     pub(in crate::log) fn apply_retention(&mut self, core: &mut Core) {
-        let start = self.expired(core.now, core.wall_ms);
+        let start = self.expired(core);
         if start > self.log_start_wanted && self.truncation.is_none() {
             self.log_start_wanted = start;
             self.state.wanted = true;
@@ -62,16 +62,16 @@ impl Log {
     }
 
     /// The last segment holds only records that are old enough to go, and has its age: it should be rolled so that it can.
-    pub(in crate::log) fn should_roll_idle(&self, now: Mono, wall_ms: i64) -> bool {
+    pub(in crate::log) fn should_roll_idle(&self, core: &Core) -> bool {
         let Some(last) = self.segments.back() else { return false };
-        let aged = now.since_ms(last.created) >= self.config.segment_ms;
+        let aged = core.age_ms(last) >= self.config.segment_ms;
         let flushed = self.is_flushed() && !self.deleting;
         self.config.delete
             && !self.read_only
             && flushed
             && aged
             && !last.is_empty()
-            && self.is_old(last, now, wall_ms)
+            && self.is_old(last, core)
     }
 
     /// Finishes sealed segments: cuts the zeros behind their end, writes index and producers snapshot.

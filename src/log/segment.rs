@@ -50,7 +50,9 @@ pub struct Segment {
     /// Position of its last group, 0 if it has none, and the number of the next. Known of segments that were active in this process.
     pub last_group: u64,
     pub next_seq: u64,
-    pub created: Mono,
+    /// When this process began or found it, and how old it was then, in ms by the clock that its header was stamped from.
+    pub known: Mono,
+    pub age_ms: u64,
     pub index: Index,
     pub handle: Handle,
     /// Opened for writing.
@@ -91,7 +93,8 @@ impl Segment {
             header_check: check,
             last_group: 0,
             next_seq: 0,
-            created: now,
+            known: now,
+            age_ms: 0,
             index,
             handle: Handle::Closed,
             writable: false,
@@ -106,11 +109,12 @@ impl Segment {
     }
 
     /// A segment that recovery found.
-    pub fn found(meta: SegmentMeta, now: Mono) -> Segment {
+    pub fn found(meta: SegmentMeta, now: Mono, wall_ms: i64) -> Segment {
         let header = &meta.header;
         let mut segment =
             Segment::new(header.ordinal, header.uuid, header.base_offset, meta.last_check, meta.index, now);
         segment.header_check = header.encode().1;
+        segment.age_ms = wall_ms.saturating_sub(header.created_ms).max(0) as u64;
         segment.next_offset = meta.next_offset;
         segment.end = meta.end;
         (segment.last_group, segment.next_seq) = (meta.last_group, meta.next_seq);

@@ -80,7 +80,7 @@ impl Store {
         let stop = (self.core.sweep_next + SWEEP_LOGS_MAX).min(self.logs.len());
         for index in self.core.sweep_next..stop {
             let Some(log) = self.logs[index].log.as_deref() else { continue };
-            let rolls = log.should_roll_idle(now, self.core.wall_ms) && !self.core.uuids.is_empty();
+            let rolls = log.should_roll_idle(&self.core) && !self.core.uuids.is_empty();
             let rolls = rolls && self.reserve(1, pool);
             let Store { logs, core, .. } = self;
             let Some(log) = logs[index].log.as_deref_mut().filter(|log| !log.deleting) else { continue };

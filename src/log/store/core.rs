@@ -12,6 +12,7 @@ use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Errno, FileId, Mono};
 use crate::log::commit::{Cover, Flush, Planner};
 use crate::log::recovered::Totals;
+use crate::log::segment::Segment;
 
 /// Uuids kept at hand. Each roll takes one; a turn with more rolls than this makes some appends wait for the next.
 pub const UUIDS_KEPT: usize = 64;
@@ -142,6 +143,8 @@ pub struct Core {
     pub files_short: bool,
     pub files_next: usize,
     pub now: Mono,
+    /// The first time that the store was told: what was opened before then was opened about then.
+    began: Mono,
     pub wall_ms: i64,
     /// Logs that wait for space: appends to them are refused.
     pub no_space: Vec<u32>,
@@ -185,6 +188,7 @@ impl Core {
             files_short: false,
             files_next: 0,
             now: Mono(0),
+            began: Mono(0),
             wall_ms: 0,
             no_space: Vec::new(),
         }
@@ -199,8 +203,16 @@ impl Core {
     }
 
     pub fn set_time(&mut self, now: Mono, wall_ms: i64) {
+        if self.began == Mono(0) {
+            self.began = now;
+        }
         self.now = self.now.max(now);
         self.wall_ms = wall_ms;
+    }
+
+    /// How old a segment is, in ms. Counted by the monotonic clock from where this process took over.
+    pub fn age_ms(&self, segment: &Segment) -> u64 {
+        segment.age_ms.saturating_add(self.now.since_ms(segment.known.max(self.began)))
     }
 
     /// When the store has something to do by itself.

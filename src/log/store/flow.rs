@@ -46,9 +46,8 @@ impl Store {
 
     /// Reserves memory for a batch of `bytes` and begins a new segment if it needs one.
     fn make_room(&mut self, slot: LogSlot, bytes: usize, pool: &mut Pool) -> Result<(), NotAppended> {
-        let now = self.core.now;
         let log = self.log(slot).ok_or(NotAppended::Refused(Refused::UnknownTopicOrPartition))?;
-        let rolls = log.rolls(bytes, now);
+        let rolls = log.rolls(bytes, &self.core);
         let blocks = log.stage.blocks_wanted(&log.tail, bytes, rolls);
         if (rolls && self.core.uuids.is_empty()) || !self.reserve(blocks, pool) {
             return Err(NotAppended::NoMemory);

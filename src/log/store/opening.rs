@@ -32,7 +32,7 @@ pub fn open(log: &mut Log, core: &mut Core, source: &mut dyn Source) -> Result<(
         .filter(|segment| !segment.index_stored)
         .map(|segment| segment.header.ordinal)
         .collect();
-    log.adopt(recovered, core.now);
+    log.adopt(recovered, core.now, source.wall_ms());
     if !log.read_only {
         for ordinal in unindexed {
             log.write_index(core, ordinal);

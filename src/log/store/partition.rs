@@ -270,11 +270,11 @@ impl Log {
     }
 
     /// Whether a batch of `bytes` needs a new segment.
-    pub fn rolls(&self, bytes: usize, now: Mono) -> bool {
+    pub fn rolls(&self, bytes: usize, core: &Core) -> bool {
         let (Some(end), Some(active)) = (self.stage.end_with(bytes), self.segments.back()) else {
             return true;
         };
-        let full = end > self.config.segment_bytes || now.since_ms(active.created) >= self.config.segment_ms;
+        let full = end > self.config.segment_bytes || core.age_ms(active) >= self.config.segment_ms;
         full && !active.is_empty()
     }
 
@@ -495,7 +495,7 @@ impl Log {
     }
 
     /// Takes over what recovery found.
-    pub fn adopt(&mut self, recovered: Recovered, now: Mono) {
+    pub fn adopt(&mut self, recovered: Recovered, now: Mono, wall_ms: i64) {
         self.exists = true;
         self.leader_epoch = LeaderEpoch(recovered.leader_epoch.0 + 1);
         self.epochs = recovered.epochs;
@@ -504,7 +504,8 @@ impl Log {
         (self.log_start, self.log_start_wanted) = (recovered.log_start, recovered.log_start);
         self.high_watermark = recovered.next_offset;
         self.state.seq = recovered.state_seq;
-        self.segments = recovered.segments.into_iter().map(|meta| Segment::found(meta, now)).collect();
+        let found = recovered.segments.into_iter().map(|meta| Segment::found(meta, now, wall_ms));
+        self.segments = found.collect();
         // A killed predecessor may still be making or renaming files: its names are not ours. After a clean stop nothing is in flight.
         let own = if recovered.reopen.is_some() {
             0

@@ -3,7 +3,7 @@
 use super::rig::{Model, Rig, batch, config, key};
 use crate::io::sim::Faults;
 use crate::log::decide::Row;
-use crate::log::store::Event;
+use crate::log::store::{Event, LogConfig};
 
 /// A log with records in it whose process was killed.
 fn killed(seed: u64, model: &mut Model) -> Rig {
@@ -101,5 +101,27 @@ fn a_stop_does_not_wait_for_logs_that_come_or_go_meanwhile() {
         rig.settle(1_000);
         let stopped = rig.events.iter().filter(|event| **event == Event::Stopped).count();
         assert_eq!(stopped, 1, "after {turns} turns: {:?}", rig.events);
+    }
+}
+
+/// A segment's age began anew with each process, or with the machine's clock: a broker that was restarted often never rolled a segment for
+/// its age, and on a machine that ran for long every start rolled them all.
+#[test]
+fn a_segment_is_as_old_as_its_header_says() {
+    for seed in 0..10 {
+        for (before, after, segments) in [(400, 300, 2), (400, 100, 1), (1, 1, 1), (700, 1, 2)] {
+            let wanted = LogConfig { segment_ms: 600_000, ..config() };
+            let mut rig = Rig::new(seed, Faults::none());
+            let slot = rig.store.create(key(0), wanted.clone());
+            rig.produce(slot, &batch(0, 1, 100));
+            rig.settle(before * 1000);
+            rig.stop();
+            rig = rig.successor(|_| {});
+            let slot = rig.open(0, wanted);
+            rig.settle(after * 1000);
+            rig.produce(slot, &batch(1, 1, 100));
+            let found = rig.store.describe(slot).segments.len();
+            assert_eq!(found, segments, "seed {seed}: after {before} s and {after} s");
+        }
     }
 }
