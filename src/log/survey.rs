@@ -282,7 +282,12 @@ fn read_header(
     let read = read.or_else(|_| source.read(file, 0, SEGMENT_HEADER_BYTES));
     source.close(file);
     let Ok(block) = read else { return Ok(Block::Unreadable) };
-    let bytes = block.as_slice();
+    first_block(block.as_slice(), key, ordinal)
+        .map_err(|version| OpenError::Newer { path: path.to_path_buf(), version })
+}
+
+/// What the first bytes of a segment's file say; the version of one that a newer release wrote as an error.
+fn first_block(bytes: &[u8], key: PartitionKey, ordinal: u64) -> Result<Block, u16> {
     if bytes.len() < SEGMENT_HEADER_BYTES {
         return Ok(Block::Nothing);
     }
@@ -293,10 +298,15 @@ fn read_header(
         // A file is recycled for a later segment, never for an earlier one: this one was put in the wrong place.
         Ok((header, _)) if header.key == key && header.ordinal > ordinal => Ok(Block::Damaged),
         Ok(_) => Ok(Block::Nothing),
-        Err(NotHeader::Newer(version)) => Err(OpenError::Newer { path: path.to_path_buf(), version }),
+        Err(NotHeader::Newer(version)) => Err(version),
         Err(NotHeader::Magic) if bytes.iter().all(|b| *b == 0) => Ok(Block::Nothing),
         Err(NotHeader::Magic | NotHeader::Check) => Ok(Block::Damaged),
     }
+}
+
+/// Whether nothing was begun in a file of this name, going by its first bytes.
+pub fn holds_nothing(bytes: &[u8], key: PartitionKey, ordinal: u64) -> bool {
+    matches!(first_block(bytes, key, ordinal), Ok(Block::Nothing))
 }
 
 /// The bytes of a checkpoint file; none if they cannot be read or are too many.

@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 
 use super::core::{Core, Pending};
 use super::partition::Log;
-use super::{Ops, Planted, Tag};
+use super::{Event, Ops, Planted, Tag};
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
 use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Done, Errno, FileId, Mono, Op, OpenMode, Payload, WriteSync};
+use crate::log::format::SEGMENT_HEADER_BYTES;
 use crate::log::replace::TEMPORARY;
+use crate::log::survey::holds_nothing;
 
 /// Jobs that run at once per shard; zeroing is not counted, nor are jobs that wait for space or time. Bounds what background work costs the foreground.
 pub const JOBS_RUNNING_MAX: usize = 32;
@@ -60,6 +62,11 @@ pub enum Step {
     Rename(PathBuf, PathBuf),
     /// A file that may be gone already.
     Remove(PathBuf),
+    /// As `Remove`, of a file that is in the way of this segment's: only if nothing was begun in it.
+    Clear {
+        path: PathBuf,
+        ordinal: u64,
+    },
     /// A directory that may be gone or, if it is shared, not empty.
     RemoveDir {
         path: PathBuf,
@@ -136,6 +143,8 @@ pub struct Job {
     at: u64,
     error: Option<Errno>,
     attempts: u32,
+    /// What a step has read.
+    read: Option<Block>,
     /// Times that it began anew because of what others left or removed.
     leftovers: u32,
 }
@@ -143,7 +152,18 @@ pub struct Job {
 impl Job {
     pub fn new(log: u32, kind: Kind, file: Option<FileId>, steps: impl IntoIterator<Item = Step>) -> Job {
         let steps = steps.into_iter().collect();
-        Job { log, kind, steps, file, in_flight: 0, at: 0, error: None, attempts: 0, leftovers: 0 }
+        Job {
+            log,
+            kind,
+            steps,
+            file,
+            in_flight: 0,
+            at: 0,
+            error: None,
+            attempts: 0,
+            read: None,
+            leftovers: 0,
+        }
     }
 }
 
@@ -263,6 +283,10 @@ impl Jobs {
         job.in_flight -= 1;
         match (done.result, done.payload) {
             (Ok(_), Payload::Opened(file)) => job.file = Some(file),
+            (Ok(bytes), Payload::Read(mut block)) => {
+                block.set_filled(bytes as usize);
+                job.read = Some(block);
+            }
             (Ok(bytes), Payload::Written(data)) => {
                 let (offset, len) = write.unwrap_or_default();
                 let rest = bytes as usize / ALIGN * ALIGN;
@@ -300,7 +324,7 @@ impl Step {
             // Another partition of the topic, perhaps of another shard, was removed last, and the topic's directory with it.
             Step::SyncDir(_) => errno == Errno::NOENT && kind == Kind::Delete,
             Step::MakeDir(_) => errno == Errno::EXIST,
-            Step::Remove(_) => errno == Errno::NOENT,
+            Step::Remove(_) | Step::Clear { .. } => errno == Errno::NOENT,
             Step::RemoveDir { shared, .. } => errno == Errno::NOENT || (*shared && errno == NOTEMPTY),
             _ => false,
         }
@@ -316,6 +340,7 @@ pub fn run(core: &mut Core, log: &mut Log, id: u32, pool: &mut Pool, ops: &mut O
         }
         match advance(core, log, id, pool, ops) {
             Advance::Wait => return Outcome::Waits,
+            Advance::Failed(errno) => return failed(core, log, id, errno),
             Advance::NoMemory => {
                 core.jobs.runnable.push(id);
                 core.memory_short = true;
@@ -342,11 +367,12 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
     if errno == Errno::EXIST
         && job.leftovers < LEFTOVERS_MAX
         && let Some(Step::Open(path, OpenMode::Create)) = job.steps.front()
+        && let Kind::Prepare { ordinal, .. } = job.kind
     {
-        // A file that the dead predecessor was still making when recovery looked: nothing was ever written into it.
+        // A file that the dead predecessor was still making when recovery looked.
         let path = path.clone();
         job.leftovers += 1;
-        job.steps.push_front(Step::Remove(path));
+        job.steps.push_front(Step::Clear { path, ordinal });
         core.jobs.runnable.push(id);
         return Outcome::Waits;
     }
@@ -405,6 +431,7 @@ fn gone(core: &mut Core, id: u32) -> Outcome {
 
 enum Advance {
     Wait,
+    Failed(Errno),
     NoMemory,
     Next,
     End,
@@ -432,6 +459,7 @@ fn advance(core: &mut Core, log: &mut Log, id: u32, pool: &mut Pool, ops: &mut O
             }
             return write_on(core, id, pool, ops);
         }
+        Step::Clear { .. } => return clear(core, log, id, pool, ops),
         Step::SyncDir(_) if planted => return Advance::Next,
         _ if started => {
             // The one operation of this step has completed.
@@ -452,15 +480,56 @@ fn advance(core: &mut Core, log: &mut Log, id: u32, pool: &mut Pool, ops: &mut O
         Step::Remove(path) => Op::RemoveFile { path: path.clone() },
         Step::RemoveDir { path, .. } => Op::RemoveDir { path: path.clone() },
     };
-    job.at = 1;
+    emit(core, id, op, 1, ops);
+    Advance::Wait
+}
+
+/// Submits an operation other than a write, behind which the step has got to `at`.
+fn emit(core: &mut Core, id: u32, op: Op, at: u64, ops: &mut Ops) {
+    let job = core.jobs.slots[id as usize].as_mut().expect("a job that runs");
+    job.at = at;
     job.in_flight += 1;
     let tag = core.pending.insert(Pending::Job { job: id, write: None });
     ops.push((op, tag));
-    Advance::Wait
 }
 
 fn of(file: Option<FileId>) -> FileId {
     file.expect("a step that works on the job's file")
+}
+
+/// Opens what is in the way, reads its first block, closes it, and removes it if nothing was begun in it. What is gone by then is cleared. A
+/// segment there means that this process does not know its directory: that is for a human.
+fn clear(core: &mut Core, log: &Log, id: u32, pool: &mut Pool, ops: &mut Ops) -> Advance {
+    const OPENED: u64 = 1;
+    const READ: u64 = 2;
+    const CLOSED: u64 = 3;
+    const REMOVED: u64 = 4;
+    let job = core.jobs.slots[id as usize].as_mut().expect("a job that is runnable");
+    let Some(Step::Clear { path, ordinal }) = job.steps.front() else { return Advance::Next };
+    let (path, ordinal) = (path.clone(), *ordinal);
+    let (op, at) = match (job.at, job.file) {
+        (0, None) => (Op::OpenFile { path, mode: OpenMode::Read }, OPENED),
+        (0 | OPENED, Some(file)) => {
+            let Some(into) = core.job_block(pool) else { return Advance::NoMemory };
+            (Op::Read { file, offset: 0, into, at: 0, len: SEGMENT_HEADER_BYTES as u32 }, READ)
+        }
+        (READ, Some(file)) => {
+            job.file = None;
+            (Op::CloseFile { file }, CLOSED)
+        }
+        (CLOSED, None) => {
+            let block = job.read.take();
+            if !block.is_some_and(|block| holds_nothing(block.as_slice(), log.key, ordinal)) {
+                let what = "a segment is there that was to be begun now";
+                core.events.push(Event::Corrupt(log.slot, log.corrupt(ordinal, 0, what)));
+                return Advance::Failed(Errno::EXIST);
+            }
+            (Op::RemoveFile { path }, REMOVED)
+        }
+        _ => return Advance::Next,
+    };
+    emit(core, id, op, at, ops);
+    Advance::Wait
 }
 
 /// Submits the next block of a `Write` step.

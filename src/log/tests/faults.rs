@@ -177,6 +177,34 @@ fn an_unreadable_sector_is_read_again_and_then_refused() {
     assert!(matches!(rig.read(slot, request), ReadPlan::Refused(Refused::KafkaStorageError)));
 }
 
+/// A file that was left where the next segment's is made was removed as one into which nothing was ever written, whatever it held.
+#[test]
+fn a_file_that_stands_in_the_way_of_a_new_segment_is_removed_only_if_it_holds_nothing() {
+    let mut rig = Rig::new(19, Faults::none());
+    let slot = rig.store.create(key(0), config());
+    let sent = batch(7, 3, 700);
+    rig.produce(slot, &sent);
+    rig.settle(2000);
+    rig.world.kill(rig.process);
+    let path = segment_path(key(0), 0);
+    // As if its directory had not been looked at.
+    let mut rig = rig.successor(|_| {});
+    let slot = rig.store.create(key(0), config());
+    rig.append_patiently(slot, &batch(8, 1, 100));
+    assert!(rig.run(5000, |rig| dead(rig)), "not without a human");
+    assert!(
+        rig.events.iter().any(|e| matches!(e, Event::Corrupt(_, c) if c.file.ends_with("0000000000.seg")))
+    );
+    assert!(rig.world.find_flushed(path.as_ref(), 0, &sent[21..]).is_some(), "what was acked is still there");
+    rig.world.kill(rig.process);
+    // Zeros, of which a dead process had not made more.
+    rig.world.overwrite(path.as_ref(), 0, &vec![0; 65536]);
+    let mut rig = rig.successor(|_| {});
+    let slot = rig.store.create(key(0), config());
+    rig.produce(slot, &batch(9, 1, 100));
+    assert!(!dead(&rig));
+}
+
 #[test]
 fn many_logs_share_a_small_pool() {
     for durability in [crate::log::store::Durability::Durable, crate::log::store::Durability::Memory] {
