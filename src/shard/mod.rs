@@ -423,8 +423,8 @@ impl Shard {
         for ack in waiters.acks {
             self.settle_ack(ack.id, ack.part, Some(error));
         }
-        for (id, part) in waiters.log_starts {
-            self.settle_delete(id, part, Err(error));
+        for waiter in waiters.log_starts {
+            self.settle_delete(waiter.id, waiter.part, Err(error));
         }
         self.wake_listed(&mut waiters.fetches, cx);
         for id in waiters.searches {

@@ -76,6 +76,13 @@ pub struct Listed {
     pub at: usize,
 }
 
+/// A DeleteRecords that leaves when the log start has reached `wanted` on disk.
+pub struct StartWaiter {
+    pub wanted: Offset,
+    pub id: ParkedId,
+    pub part: usize,
+}
+
 /// What waits on one log.
 #[derive(Default)]
 pub struct Waiters {
@@ -85,7 +92,7 @@ pub struct Waiters {
     pub fetches: Vec<FetchWaiter>,
     /// Searches that wait for a file to be opened.
     pub searches: Vec<ParkedId>,
-    pub log_starts: Vec<(ParkedId, usize)>,
+    pub log_starts: Vec<StartWaiter>,
 }
 
 impl Shard {

@@ -171,6 +171,13 @@ impl Rig {
         }
     }
 
+    /// Hands over what was held from `at` on, and goes on as before with what comes.
+    pub fn release_from(&mut self, at: usize) {
+        for (op, token) in self.held.drain(at..) {
+            self.io.push(op, token);
+        }
+    }
+
     pub fn wall_ms(&self) -> i64 {
         self.io.wall_ms()
     }
