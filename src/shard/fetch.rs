@@ -23,6 +23,8 @@ pub struct FetchState {
     /// Reads of these parts are in flight.
     reads: Vec<(usize, ColdRead)>,
     pub reads_pending: usize,
+    /// A read found that its file is being opened again.
+    opening: bool,
     stamps: Stamps,
 }
 
@@ -64,6 +66,7 @@ impl Shard {
             outcomes: Few::default(),
             reads: Vec::new(),
             reads_pending: 0,
+            opening: false,
             stamps: self.owned(fetch.ticket, cx),
             fetch,
         };
@@ -121,7 +124,7 @@ impl Shard {
             }
             // The plans are dropped with the look: they hold no memory but pins, and files stay open only for reads.
             self.drop_cold(look.cold);
-            return self.wait_for_records(id, deadline, occasion == Occasion::First);
+            return self.wait_for_records(id, deadline);
         }
         if state.stamps.get(Stamp::Parked) > 0 {
             state.stamps.set_behind(Stamp::Woken, Stamp::Parked, cx.now.0);
@@ -224,10 +227,11 @@ impl Shard {
     }
 
     /// Lists the request with the logs it waits on; its deadline is set once, at the first wait.
-    fn wait_for_records(&mut self, id: ParkedId, deadline: Mono, first: bool) {
+    fn wait_for_records(&mut self, id: ParkedId, deadline: Mono) {
         let parked = self.parked.get_mut(id.index).filter(|it| it.serial() == id.serial);
         let Some(Parked::Fetch(FetchState { fetch, listed, .. })) = parked else { return };
-        if listed.is_empty() {
+        let first = listed.is_empty();
+        if first {
             *listed = fetch.parts.iter().map(|_| None).collect();
         }
         for (part, (asked, listed)) in fetch.parts.iter().zip(listed.iter_mut()).enumerate() {
@@ -307,7 +311,8 @@ impl Shard {
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         match plan {
             ReadPlan::Ready(records) => state.outcomes[part].records = records,
-            ReadPlan::Empty | ReadPlan::Opening => {}
+            ReadPlan::Empty => {}
+            ReadPlan::Opening => state.opening = true,
             ReadPlan::Refused(error) => state.outcomes[part] = FetchOutcome::refused(error),
             ReadPlan::Cold(read) => again = Some(read),
         }
@@ -322,9 +327,15 @@ impl Shard {
         }
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         state.reads_pending -= 1;
-        if state.reads_pending == 0 {
-            self.finish_fetch(id, cx);
+        if state.reads_pending > 0 {
+            return;
         }
+        let nothing =
+            |it: &FetchOutcome| it.records.bytes == 0 && it.error.is_none() && it.diverging.is_none();
+        if std::mem::take(&mut state.opening) && state.outcomes.iter().all(nothing) {
+            return self.wake_fetch(id, cx);
+        }
+        self.finish_fetch(id, cx);
     }
 
     fn finish_fetch(&mut self, id: ParkedId, cx: &Cx<'_>) {
