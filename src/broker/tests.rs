@@ -1,0 +1,107 @@
+//! Whole brokers of one shard on the simulator's disk: what starts and stops do with a directory.
+
+use std::path::{Path, PathBuf};
+
+use super::assemble::assemble;
+use super::pump::Node;
+use super::source::IoSource;
+use crate::base::error::Fatal;
+use crate::config::source::{Loader, Source as From};
+use crate::controller::topics::NewTopic;
+use crate::io::sim::{DiskConfig, Faults, World};
+use crate::io::{DirEntry, Io, Op, OpenMode};
+use crate::log::store::Source;
+
+const DATA: &str = "/data";
+const POOL_BYTES: usize = 32 << 20;
+
+/// Turns that any test may take for one thing.
+const TURNS_MAX: usize = 10_000;
+
+fn world() -> World {
+    let world = World::new(5, Faults::none());
+    world.add_disk(DATA, DiskConfig::default());
+    world
+}
+
+fn io(world: &World) -> Io {
+    Io::Sim(Box::new(world.io(world.start_process(), POOL_BYTES)))
+}
+
+fn start(world: &World) -> Result<Node, Fatal> {
+    let mut loader = Loader::default();
+    for (key, value) in [("log.dirs", DATA), ("listeners", "PLAINTEXT://127.0.0.1:9092"), ("shards", "1")] {
+        loader.set(From::Flag, key, value)?;
+    }
+    let (mut nodes, _) = assemble(vec![io(world)], loader.finish()?, POOL_BYTES as u64)?;
+    Ok(nodes.remove(0))
+}
+
+/// What a start says that must not succeed.
+fn refusal(world: &World) -> Fatal {
+    match start(world) {
+        Ok(_) => panic!("it starts"),
+        Err(fatal) => fatal,
+    }
+}
+
+/// Decides on a topic of one partition; returns the number of that decision.
+fn decide(node: &mut Node, name: &str) -> u64 {
+    let Node { meta, .. } = node;
+    let topic =
+        NewTopic { name: name.to_string(), partitions: 1, replication_factor: 1, ..NewTopic::default() };
+    let controller = meta.controller.as_mut().expect("the controller's shard");
+    let created = controller.create_topics(&[topic], false, || meta.ids.draw());
+    assert!(created.reply[0].1.is_ok());
+    created.after
+}
+
+fn create(node: &mut Node, name: &str) {
+    decide(node, name);
+    turn_until(node, |node| node.meta.image.topic(name).is_some());
+}
+
+fn turn_until(node: &mut Node, there: impl Fn(&Node) -> bool) {
+    for _ in 0..TURNS_MAX {
+        if there(node) {
+            return;
+        }
+        node.turn();
+    }
+    panic!("it does not come to that");
+}
+
+fn stop(mut node: Node) {
+    node.begin_stop();
+    turn_until(&mut node, Node::is_stopped);
+}
+
+/// The topics of a broker, by name.
+fn topics(node: &Node) -> Vec<&str> {
+    node.meta.image.topics().map(|topic| topic.name.as_str()).collect()
+}
+
+fn list(world: &World, dir: &Path) -> Vec<DirEntry> {
+    io(world).list_dir(dir).expect("a directory")
+}
+
+/// A start that found no file handle to list a topic's directory with took its partitions for new ones. They began at offset 0 again, and
+/// the segments that were there were removed one by one as new ones came.
+#[test]
+fn a_topic_whose_directory_cannot_be_listed_ends_the_start() {
+    let world = world();
+    let mut node = start(&world).expect("a new directory");
+    create(&mut node, "t");
+    let dir = Path::new(DATA).join(node.meta.image.topic("t").expect("it was made").id.to_string());
+    stop(node);
+    // Before its first record a topic has no directory. Here is one that no broker can list: it is a file.
+    stop(start(&world).expect("no directory is no error"));
+    let mut elsewhere = io(&world);
+    let mut source = IoSource::new(&mut elsewhere);
+    let file = source.open(&dir, OpenMode::Create).expect("a free name");
+    source.close(file);
+    drop(elsewhere);
+    let fatal = refusal(&world);
+    assert_eq!(fatal.code, "data-dir-unusable");
+    assert!(fatal.summary.contains(&dir.display().to_string()), "{fatal}");
+}
