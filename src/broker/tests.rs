@@ -105,3 +105,71 @@ fn a_topic_whose_directory_cannot_be_listed_ends_the_start() {
     assert_eq!(fatal.code, "data-dir-unusable");
     assert!(fatal.summary.contains(&dir.display().to_string()), "{fatal}");
 }
+
+/// Every path below the data directory, locks and what is made anew at each start aside.
+fn all_paths(world: &World) -> Vec<PathBuf> {
+    let mut dirs = vec![PathBuf::from(DATA)];
+    let mut paths = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in list(world, &dir) {
+            let path = dir.join(&entry.name);
+            if entry.is_dir {
+                dirs.push(path.clone());
+            }
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths
+}
+
+fn run(world: &World, op: Op) {
+    IoSource::new(&mut io(world)).run(op).expect("an operation of the test");
+}
+
+fn lose_meta(world: &World) {
+    run(world, Op::RemoveFile { path: Path::new(DATA).join("meta") });
+}
+
+/// Somebody cleans up and removes one small file. The next start took the directory for one that was never formatted, began with no topics,
+/// and then removed all of theirs as strangers.
+#[test]
+fn a_directory_with_topics_is_not_formatted_again() {
+    let topic_dir = Path::new(DATA).join("0f0f0f0f-0f0f-4f0f-8f0f-0f0f0f0f0f0f");
+    // The journal knows a topic; a snapshot does, of a second start; only its directory tells of it.
+    for (starts, has_metadata) in [(1, true), (2, true), (0, false)] {
+        let world = world();
+        for at in 0..starts {
+            let mut node = start(&world).expect("it starts");
+            if at == 0 {
+                create(&mut node, "t");
+            }
+            stop(node);
+        }
+        match has_metadata {
+            true => lose_meta(&world),
+            false => run(&world, Op::MakeDir { path: topic_dir.clone() }),
+        }
+        let before = all_paths(&world);
+        let fatal = refusal(&world);
+        assert_eq!(fatal.code, "metadata-corrupt");
+        assert!(fatal.summary.contains("meta is missing") && !fatal.tries.is_empty(), "{fatal}");
+        let mut after = all_paths(&world);
+        after.retain(|path| before.contains(path));
+        assert_eq!(after, before, "nothing is removed");
+    }
+}
+
+/// The `meta` file is the last that a format makes: without it, and with nothing else that counts, the format begins again.
+#[test]
+fn a_format_that_did_not_end_is_begun_again() {
+    let world = world();
+    for _ in 0..3 {
+        stop(start(&world).expect("it starts"));
+        lose_meta(&world);
+    }
+    let mut node = start(&world).expect("it starts");
+    create(&mut node, "t");
+    stop(node);
+    assert_eq!(topics(&start(&world).expect("it starts")), ["t"]);
+}
