@@ -382,7 +382,8 @@ impl Control {
         controller.durable(through)
     }
 
-    /// Begins a new generation when the journal has grown long. Blocks for a few milliseconds, once in thousands of changes.
+    /// Begins a new generation when the journal has grown long, with the image that was published last: that of the last transaction
+    /// that is durable. Blocks for a few milliseconds, once in thousands of changes.
     pub fn roll_if_full(&mut self, io: &mut Io, image: &Image) {
         if !self.writer.is_full() || !self.is_idle() || self.failed.is_some() || self.retry_at.is_some() {
             return;

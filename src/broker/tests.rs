@@ -6,17 +6,29 @@ use super::assemble::assemble;
 use super::pump::Node;
 use super::source::IoSource;
 use crate::base::error::Fatal;
+use crate::base::ids::{PartitionIndex, PartitionKey, ShardId};
 use crate::config::source::{Loader, Source as From};
+use crate::controller::configs::{Alter, AlterResource};
+use crate::controller::journal::{BLOCK, JOURNAL_BYTES_MAX, Txn};
+use crate::controller::metastore::{FOLDER, journal_name};
 use crate::controller::topics::NewTopic;
+use crate::io::clock::Clock;
 use crate::io::sim::{DiskConfig, Faults, World};
 use crate::io::{DirEntry, Io, Op, OpenMode};
 use crate::log::store::Source;
+use crate::router::message::{Message, Produce, ProducePart, Ticket};
+use crate::shard::Cx;
+use crate::wire::batch::build::{BatchBuilder, NewRecord};
+use crate::wire::codec::Codec;
 
 const DATA: &str = "/data";
 const POOL_BYTES: usize = 32 << 20;
 
 /// Turns that any test may take for one thing.
 const TURNS_MAX: usize = 10_000;
+
+/// Kafka's number for topics, in requests that alter configurations.
+const OF_TOPIC: i8 = 2;
 
 fn world() -> World {
     let world = World::new(5, Faults::none());
@@ -172,4 +184,84 @@ fn a_format_that_did_not_end_is_begun_again() {
     create(&mut node, "t");
     stop(node);
     assert_eq!(topics(&start(&world).expect("it starts")), ["t"]);
+}
+
+/// Decides on a value of a topic's configuration; returns the number of that decision.
+fn decide_value(node: &mut Node, topic: &str, key: &str, value: &str) -> u64 {
+    let alters = vec![Alter { key: key.to_string(), op: 0, value: Some(value.to_string()) }];
+    let resource = AlterResource { kind: OF_TOPIC, name: topic.to_string(), alters };
+    let altered = node.meta.controller.as_mut().expect("the controller's shard");
+    let altered = altered.alter_configs(&[resource], false);
+    assert!(altered.reply[0].is_ok());
+    altered.after
+}
+
+/// Many decisions, which the next turn writes as one transaction: always of the same length.
+fn decide_much(node: &mut Node, topic: &str) -> u64 {
+    let values = [200_000, 300_000].into_iter().cycle().take(200);
+    values.map(|ms: i64| decide_value(node, topic, "retention.ms", &ms.to_string())).last().expect("some")
+}
+
+fn turn_until_durable(node: &mut Node, decision: u64) {
+    turn_until(node, |node| node.meta.controller.as_ref().is_some_and(|it| it.durable_through() >= decision));
+}
+
+/// Where the next transaction of the first generation goes.
+fn journal_end(world: &World) -> u64 {
+    let path = Path::new(DATA).join(FOLDER).join(journal_name(0));
+    let bytes = world.live_bytes(&path).expect("the first journal");
+    let mut at = BLOCK;
+    while let Some(txn) = Txn::decode(&bytes[at..]) {
+        at += txn.len;
+    }
+    at as u64
+}
+
+/// A topic is being written as the broker begins to flush its logs, and it is what makes the journal full. The shard takes no new image any
+/// more, so the next generation began with a snapshot that lacked the topic and yet said that it was in there: after the next start it was gone.
+#[test]
+fn a_generation_that_begins_while_the_logs_are_flushed_has_everything() {
+    let world = world();
+    let mut node = start(&world).expect("a new directory");
+    let name = "t".repeat(249);
+    create(&mut node, &name);
+    let before = journal_end(&world);
+    let decision = decide_much(&mut node, &name);
+    turn_until_durable(&mut node, decision);
+    let len = journal_end(&world) - before;
+    for _ in 0..(JOURNAL_BYTES_MAX - journal_end(&world)) / len {
+        let decision = decide_much(&mut node, &name);
+        turn_until_durable(&mut node, decision);
+    }
+    assert!(journal_end(&world) <= JOURNAL_BYTES_MAX, "the next one makes it full");
+
+    produce(&mut node, &name);
+    decide_much(&mut node, &name);
+    let decision = decide(&mut node, "last");
+    // No connections: the turn that pushes the write ends with the logs being flushed.
+    node.begin_stop();
+    node.turn();
+    turn_until_durable(&mut node, decision);
+    assert!(!node.is_stopped() && node.meta.image.topic("last").is_none(), "the shard has seen no more");
+    turn_until(&mut node, Node::is_stopped);
+    let next = Path::new(DATA).join(FOLDER).join(journal_name(1));
+    assert!(world.live_bytes(&next).is_some(), "another generation has begun");
+    drop(node);
+    assert_eq!(topics(&start(&world).expect("it starts")), ["last", &name]);
+}
+
+/// Something for a stop to flush.
+fn produce(node: &mut Node, topic: &str) {
+    let topic = node.meta.image.topic(topic).expect("it was made").id;
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"value"), headers: &[] });
+    let mut records = Vec::new();
+    builder.finish(&mut records).expect("a batch");
+    let key = PartitionKey { topic, partition: PartitionIndex(0) };
+    let parts = std::iter::once(ProducePart { key, records: &records }).collect();
+    let ticket = Ticket { shard: ShardId(0), conn: 0, generation: 0, sequence: 0 };
+    let produce = Produce { ticket, version: 9, acks: 0, timeout_ms: 0, parts };
+    let (now, wall_ms) = (node.io.now(), node.io.wall_ms());
+    let mut cx = Cx { pool: node.io.pool(), now, clock: Clock::Still(now), wall_ms };
+    node.shard.handle(Message::Produce(produce), &mut cx);
 }
