@@ -109,7 +109,12 @@ pub fn open_shard(io: &mut Io, id: ShardId, foundation: &Foundation) -> Result<S
     let (dir, image) = (&foundation.store.data_dir, &foundation.image);
     for topic in image.topics() {
         let topic_dir = dir.join(topic.id.to_string());
-        let present = io.list_dir(&topic_dir).unwrap_or_default();
+        let present = match io.list_dir(&topic_dir) {
+            Ok(entries) => entries,
+            // It comes with the first record. Any other error may hide partitions, which must not begin anew.
+            Err(Errno::NOENT) => Vec::new(),
+            Err(errno) => return Err(bad_directory(&topic_dir, errno)),
+        };
         for index in 0..topic.partitions.len() {
             let key = PartitionKey { topic: topic.id, partition: PartitionIndex(index as i32) };
             if image.owner(key) != Some(id) {

@@ -99,7 +99,8 @@ pub fn recover(
             (recovered.next, recovered.point, recovered.remove, recovered.records)
         }
         None => {
-            let next = found.iter().map(|f| f.generation).max().map_or(0, |n| n + 1);
+            let next = metastore::unformatted(&found, &dir.display().to_string())?;
+            refuse_topics(io, dir)?;
             (next, Point::default(), found.iter().map(|f| f.generation).collect(), Vec::new())
         }
     };
@@ -136,6 +137,17 @@ pub fn recover(
         failed: None,
     };
     Ok(Recovered { directory: meta.directory, controller: Controller::new(image.clone()), image, control })
+}
+
+/// A directory is formatted only where there is no topic's: one that the new metadata does not know would be removed.
+fn refuse_topics(io: &mut Io, dir: &Path) -> Result<(), Fatal> {
+    let entries = io.list_dir(dir).map_err(|errno| unusable(dir, errno))?;
+    match entries.iter().find(|entry| entry.is_dir && Uuid::parse(&entry.name).is_some()) {
+        Some(topic) => {
+            Err(metastore::was_formatted(&dir.display().to_string(), &topic.name, "is a topic's directory"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Reads every file of the folder; flushes the journals, so that what counts now cannot vanish later.
@@ -370,7 +382,8 @@ impl Control {
         controller.durable(through)
     }
 
-    /// Begins a new generation when the journal has grown long. Blocks for a few milliseconds, once in thousands of changes.
+    /// Begins a new generation when the journal has grown long, with the image that was published last: that of the last transaction
+    /// that is durable. Blocks for a few milliseconds, once in thousands of changes.
     pub fn roll_if_full(&mut self, io: &mut Io, image: &Image) {
         if !self.writer.is_full() || !self.is_idle() || self.failed.is_some() || self.retry_at.is_some() {
             return;

@@ -23,6 +23,9 @@ pub fn bad_directory(dir: &Path, errno: Errno) -> Fatal {
         Errno::ROFS => {
             ("the file system is mounted read-only", "mount -o remount,rw, or another --data-dir".into())
         }
+        Errno::MFILE => {
+            ("the process may not open more files", "ulimit -n, or LimitNOFILE= of its systemd unit".into())
+        }
         Errno::NOSPC => ("the disk is full", "free some space, or another --data-dir".into()),
         _ => ("the logs cannot be kept there", "another --data-dir".into()),
     };

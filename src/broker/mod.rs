@@ -20,3 +20,6 @@ pub mod source;
 pub mod start;
 mod threads;
 pub mod together;
+
+#[cfg(test)]
+mod tests;

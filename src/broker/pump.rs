@@ -341,7 +341,9 @@ impl Node {
             self.shard.add_uuids((0..wanted).map(|_| ids.draw()));
         }
         if let Some(control) = &mut self.control {
-            control.roll_if_full(&mut self.io, &self.meta.image);
+            // Not ours alone: a shard that flushes its logs takes no newer one, and what is durable still goes on.
+            let newer = self.together.published.newer_than(self.meta.image.revision);
+            control.roll_if_full(&mut self.io, newer.as_deref().unwrap_or(&self.meta.image));
         }
         if self.shard.is_starved() || self.server.is_stalled() || self.router.is_starved() {
             self.io.grow_pool();

@@ -1,5 +1,5 @@
 //! The `meta` file: whose directory this is. Written once, when the directory is formatted, as the last step of that: a directory without it
-//! was never formatted, whatever else lies in it.
+//! was never formatted. If it holds topics nevertheless, the file was lost, and the directory is refused.
 //!
 //! One line of JSON, `{"format", "cluster_id", "node_id", "directory", "check"}`, then blanks to 4096 bytes. `check` is the CRC-32C of the
 //! other values as text. `format` is the version of the whole directory: a larger one than ours is refused by name.

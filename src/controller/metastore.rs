@@ -26,7 +26,8 @@
 //! # The table
 //! | found | row | action |
 //! |---|---|---|
-//! | `meta` is missing | (caller) | never formatted: format with a new number; older files are leftovers of a format that did not end |
+//! | `meta` is missing | ([`unformatted`]) | never formatted: format with a new number; older files are leftovers of a format that did not end |
+//! | the same, but files here hold transactions, or the directory those of topics | refuse | it was formatted: to do so again would remove them |
 //! | newest snapshot valid, its journal ends in zeros | [`Row::Whole`] | use it |
 //! | no whole transaction at P of the newest journal, and none of this journal behind it | [`Row::TornTail`] | end at P: it was never acknowledged |
 //! | the same, but one of this journal behind it | refuse | damage: with one write in flight the later one proves that the earlier was durable |
@@ -165,6 +166,44 @@ pub fn recover(files: &[Files], cluster: Uuid, dir: &str) -> Result<Recovered, F
     let highest = files.last().map_or(0, |files| files.generation);
     let remove = files.iter().map(|files| files.generation).filter(|n| *n < base.generation).collect();
     Ok(Recovered { records: history.records(dir)?, point: history.point, rows, next: highest + 1, remove })
+}
+
+/// Decides on a directory whose `meta` file is missing: the number of the generation to format it with. A format that did not end leaves a
+/// history of no transactions; anything more was served by a broker once.
+pub fn unformatted(files: &[Files], dir: &str) -> Result<u64, Fatal> {
+    for files in files {
+        let generation = files.generation;
+        let begun = files.snapshot.as_deref().map(|bytes| snapshot::decode(bytes).map(|found| found.point));
+        match begun {
+            None => {}
+            Some(Some(point)) if point.seq == 0 => {}
+            Some(Some(_)) => {
+                return Err(was_formatted(dir, &snapshot_name(generation), "tells of transactions"));
+            }
+            // It gets its name when it is whole.
+            Some(None) => return Err(was_formatted(dir, &snapshot_name(generation), "fails its check")),
+        }
+        let Some(bytes) = files.journal.as_deref() else { continue };
+        let continues = Header::decode(bytes).map_or(0, |header| header.continues.seq);
+        if continues > 0 || later_txn(bytes, 0, generation).is_some() {
+            return Err(was_formatted(dir, &journal_name(generation), "tells of transactions"));
+        }
+    }
+    Ok(files.iter().map(|files| files.generation).max().map_or(0, |highest| highest + 1))
+}
+
+/// `file` shows that a broker has served from a directory without `meta`.
+pub fn was_formatted(dir: &str, file: &str, what: &str) -> Fatal {
+    Fatal {
+        code: "metadata-corrupt",
+        summary: format!("{dir}/{} is missing, and {file} {what}", meta::FILE),
+        found: format!("{file}, which a broker left that had formatted the directory"),
+        means: "formatting it again would remove its topics, so nothing was changed".to_string(),
+        tries: vec![
+            format!("restore {dir}/{} from a backup of this directory", meta::FILE),
+            "another --data-dir, if these topics are not wanted".to_string(),
+        ],
+    }
 }
 
 struct History {

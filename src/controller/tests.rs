@@ -5,7 +5,7 @@ use super::configs::{self, Alter, AlterResource};
 use super::image::{Broker, Image};
 use super::journal::{BLOCK, Header, Point, VERSION, Writer};
 use super::meta::{FORMAT, Meta};
-use super::metastore::{self, Files, Recovered, Row, begin, recover};
+use super::metastore::{self, Files, Recovered, Row, begin, recover, unformatted};
 use super::placement::{Load, home};
 use super::record::{BadRecord, Record};
 use super::topics::{Deleted, MorePartitions, NewTopic, TopicRef};
@@ -561,6 +561,38 @@ fn row_whole() {
     let mut padded = disk.clone();
     padded.journal(2).resize(1 << 16, 0);
     assert_eq!(padded.topics(), disk.topics(), "zeros that were allocated ahead are no tail");
+}
+
+#[test]
+fn row_without_meta() {
+    let decide = |disk: &Disk| {
+        let files: Vec<Files> = disk.files.values().cloned().collect();
+        unformatted(&files, "/d").map_err(|fatal| fatal.summary)
+    };
+    let refused = |disk: &Disk, file: &str, what: &str| {
+        assert_eq!(decide(disk), Err(format!("/d/meta is missing, and {file} {what}")));
+    };
+    let (empty, mut controller) = Disk::format();
+    assert_eq!(unformatted(&[], "/d").unwrap(), 0);
+    assert_eq!(decide(&empty), Ok(2), "a format that did not end");
+    let mut torn = empty.clone();
+    torn.files.insert(2, Files { generation: 2, snapshot: None, journal: Some(vec![0; BLOCK]) });
+    assert_eq!(decide(&torn), Ok(3), "another one, which ended earlier");
+    let mut damaged = empty.clone();
+    damaged.snapshot(1)[100] ^= 1;
+    refused(&damaged, "snapshot-00000000000000000001", "fails its check");
+
+    let mut used = empty.clone();
+    used.create(&mut controller, "a");
+    let journal = "journal-00000000000000000001";
+    refused(&used, journal, "tells of transactions");
+    used.journal(1)[..BLOCK].fill(0);
+    refused(&used, journal, "tells of transactions");
+    used.roll(controller.staged());
+    used.files.remove(&1);
+    refused(&used, "snapshot-00000000000000000002", "tells of transactions");
+    used.files.get_mut(&2).unwrap().snapshot = None;
+    refused(&used, "journal-00000000000000000002", "tells of transactions");
 }
 
 #[test]

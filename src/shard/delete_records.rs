@@ -1,6 +1,6 @@
 //! DeleteRecords: moves the log start and answers when that is on disk.
 
-use super::parked::{Parked, ParkedId};
+use super::parked::{Parked, ParkedId, StartWaiter};
 use super::{Cx, Shard};
 use crate::base::error::Refused;
 use crate::base::ids::LeaderEpoch;
@@ -32,7 +32,7 @@ impl Shard {
                 }
                 Ok((index, start, false)) => {
                     outcomes.push(DeleteRecordsOutcome { error: None, low_watermark: start.0 });
-                    waits.push((i, index));
+                    waits.push((i, index, start));
                 }
             }
         }
@@ -40,12 +40,16 @@ impl Shard {
             return self.reply(request.ticket, ReplyBody::DeleteRecords(outcomes));
         }
         let mut due = vec![false; outcomes.len()];
-        waits.iter().for_each(|(part, _)| due[*part] = true);
+        waits.iter().for_each(|(part, ..)| due[*part] = true);
         let state = DeleteState { serial: self.next_serial(), ticket: request.ticket, outcomes, due };
         let deadline = cx.now.plus_ms(request.timeout_ms.max(0) as u64);
         let id = self.park(Parked::DeleteRecords(state), Some(deadline));
-        for (part, index) in waits {
-            self.waiters[index].log_starts.push((id, part));
+        for (part, index, wanted) in waits {
+            let Shard { waiters, parked, .. } = self;
+            let log_starts = &mut waiters[index].log_starts;
+            // Those that timed out go here: while the disk is full the log start does not move.
+            log_starts.retain(|w| parked.get(w.id.index).is_some_and(|it| it.serial() == w.id.serial));
+            log_starts.push(StartWaiter { wanted, id, part });
         }
     }
 
@@ -69,12 +73,19 @@ impl Shard {
         Ok((slot.index as usize, offset, false))
     }
 
+    /// A log start is on disk. Not always the last one that was asked for: it may have been on its way when that came, and it never goes
+    /// beyond what is flushed.
     pub(super) fn log_start_moved(&mut self, slot: LogSlot) {
-        let waiting = std::mem::take(&mut self.waiters[slot.index as usize].log_starts);
+        let mut waiting = std::mem::take(&mut self.waiters[slot.index as usize].log_starts);
         let start = self.store.bounds(slot).log_start.get();
-        for (id, part) in waiting {
-            self.settle_delete(id, part, Ok(start));
-        }
+        waiting.retain(|waiter| {
+            let goes_on = waiter.wanted > start;
+            if !goes_on {
+                self.settle_delete(waiter.id, waiter.part, Ok(start));
+            }
+            goes_on
+        });
+        self.waiters[slot.index as usize].log_starts = waiting;
     }
 
     pub(super) fn settle_delete(&mut self, id: ParkedId, part: usize, result: Result<Offset, Refused>) {

@@ -1,6 +1,6 @@
 //! Fetch on the partition's own core: look, read what is cold, park until there is enough or the client's patience ends.
 
-use super::parked::{Parked, ParkedId};
+use super::parked::{FetchWaiter, Listed, Parked, ParkedId};
 use super::{Cx, Shard};
 use crate::base::error::Refused;
 use crate::base::few::Few;
@@ -17,10 +17,14 @@ pub struct FetchState {
     pub serial: u64,
     pub fetch: Fetch,
     deadline: Mono,
+    /// Where each part stands in the list of its log; empty before the first wait.
+    listed: Few<Option<Listed>>,
     outcomes: Few<FetchOutcome>,
     /// Reads of these parts are in flight.
     reads: Vec<(usize, ColdRead)>,
     pub reads_pending: usize,
+    /// A read found that its file is being opened again.
+    opening: bool,
     stamps: Stamps,
 }
 
@@ -58,9 +62,11 @@ impl Shard {
         let state = FetchState {
             serial: self.next_serial(),
             deadline,
+            listed: Few::default(),
             outcomes: Few::default(),
             reads: Vec::new(),
             reads_pending: 0,
+            opening: false,
             stamps: self.owned(fetch.ticket, cx),
             fetch,
         };
@@ -71,6 +77,19 @@ impl Shard {
     /// Records may have come, or memory: look again.
     pub(super) fn wake_fetch(&mut self, id: ParkedId, cx: &mut Cx<'_>) {
         self.go_on_with_fetch(id, Occasion::News, cx);
+    }
+
+    /// The same for all that a log listed. Those that go on waiting list themselves again.
+    pub(super) fn wake_listed(&mut self, woken: &mut Vec<FetchWaiter>, cx: &mut Cx<'_>) {
+        // First of all, since the first one woken may be answered, and takes itself off every list.
+        for waiter in woken.iter() {
+            if let Some(Parked::Fetch(state)) = self.parked_mut(waiter.id) {
+                state.listed[waiter.part] = None;
+            }
+        }
+        for waiter in woken.drain(..) {
+            self.wake_fetch(waiter.id, cx);
+        }
     }
 
     /// The wait is over: answer with what there is.
@@ -105,7 +124,7 @@ impl Shard {
             }
             // The plans are dropped with the look: they hold no memory but pins, and files stay open only for reads.
             self.drop_cold(look.cold);
-            return self.wait_for_records(id, deadline, occasion == Occasion::First);
+            return self.wait_for_records(id, deadline);
         }
         if state.stamps.get(Stamp::Parked) > 0 {
             state.stamps.set_behind(Stamp::Woken, Stamp::Parked, cx.now.0);
@@ -208,20 +227,44 @@ impl Shard {
     }
 
     /// Lists the request with the logs it waits on; its deadline is set once, at the first wait.
-    fn wait_for_records(&mut self, id: ParkedId, deadline: Mono, first: bool) {
-        let Some(Parked::Fetch(state)) = self.parked.get(id.index).filter(|it| it.serial() == id.serial)
-        else {
-            return;
-        };
-        for part in state.fetch.parts.iter() {
-            let Some(partition) = self.partitions.get(&part.key) else { continue };
-            let fetches = &mut self.waiters[partition.slot.index as usize].fetches;
-            if !fetches.contains(&id) {
-                fetches.push(id);
+    fn wait_for_records(&mut self, id: ParkedId, deadline: Mono) {
+        let parked = self.parked.get_mut(id.index).filter(|it| it.serial() == id.serial);
+        let Some(Parked::Fetch(FetchState { fetch, listed, .. })) = parked else { return };
+        let first = listed.is_empty();
+        if first {
+            *listed = fetch.parts.iter().map(|_| None).collect();
+        }
+        for (part, (asked, listed)) in fetch.parts.iter().zip(listed.iter_mut()).enumerate() {
+            if listed.is_some() {
+                continue;
             }
+            let Some(partition) = self.partitions.get(&asked.key) else { continue };
+            let log = partition.slot.index as usize;
+            let fetches = &mut self.waiters[log].fetches;
+            *listed = Some(Listed { log, at: fetches.len() });
+            fetches.push(FetchWaiter { id, part });
         }
         if first {
             self.look_again(id, deadline);
+        }
+    }
+
+    /// Takes a parked fetch off the lists of its logs; whoever stood last in one takes its place there.
+    pub(super) fn unlist_fetch(&mut self, id: ParkedId) {
+        for part in 0.. {
+            let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
+            if part == state.listed.len() {
+                return;
+            }
+            let Some(Listed { log, at }) = state.listed[part].take() else { continue };
+            let fetches = &mut self.waiters[log].fetches;
+            let left = fetches.swap_remove(at);
+            assert!((left.id, left.part) == (id, part), "a fetch stands where it was listed");
+            if let Some(moved) = fetches.get(at).copied()
+                && let Some(Parked::Fetch(state)) = self.parked_mut(moved.id)
+            {
+                state.listed[moved.part] = Some(Listed { log, at });
+            }
         }
     }
 
@@ -268,7 +311,8 @@ impl Shard {
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         match plan {
             ReadPlan::Ready(records) => state.outcomes[part].records = records,
-            ReadPlan::Empty | ReadPlan::Opening => {}
+            ReadPlan::Empty => {}
+            ReadPlan::Opening => state.opening = true,
             ReadPlan::Refused(error) => state.outcomes[part] = FetchOutcome::refused(error),
             ReadPlan::Cold(read) => again = Some(read),
         }
@@ -283,9 +327,15 @@ impl Shard {
         }
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         state.reads_pending -= 1;
-        if state.reads_pending == 0 {
-            self.finish_fetch(id, cx);
+        if state.reads_pending > 0 {
+            return;
         }
+        let nothing =
+            |it: &FetchOutcome| it.records.bytes == 0 && it.error.is_none() && it.diverging.is_none();
+        if std::mem::take(&mut state.opening) && state.outcomes.iter().all(nothing) {
+            return self.wake_fetch(id, cx);
+        }
+        self.finish_fetch(id, cx);
     }
 
     fn finish_fetch(&mut self, id: ParkedId, cx: &Cx<'_>) {

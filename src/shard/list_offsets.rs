@@ -162,7 +162,9 @@ impl Shard {
         let slot = read.slot;
         match self.store.finish_read(read, blocks) {
             ReadPlan::Ready(records) => self.search_records(id, slot, &part, &records),
-            ReadPlan::Empty | ReadPlan::Opening => self.part_found(id, OffsetOutcome::NONE),
+            ReadPlan::Empty => self.part_found(id, OffsetOutcome::NONE),
+            // The file that was read is being replaced: the search goes on where it was, once that is open.
+            ReadPlan::Opening => {}
             ReadPlan::Refused(error) => self.part_found(id, OffsetOutcome::refused(error)),
             ReadPlan::Cold(read) => return self.start_search_read(id, read, cx),
         }

@@ -34,7 +34,7 @@ use crate::io::{Done, Errno, Mono, Op, Payload, Token};
 use crate::log::store::{Bounds, Event, LogSlot, Ops, Source, Store, StoreConfig, Tag};
 use crate::router::message::{Message, PartitionRules, Reply, ReplyBody, Ticket};
 
-use parked::{Parked, ParkedId, Waiters};
+use parked::{FetchWaiter, Parked, ParkedId, Waiters};
 use produce::Wait;
 
 /// Token kinds of the shard's operations.
@@ -82,7 +82,7 @@ pub struct Shard {
     /// Of the produce request at hand.
     waits: Vec<Wait>,
     /// Of the high watermark at hand.
-    woken: Vec<ParkedId>,
+    woken: Vec<FetchWaiter>,
     ops: Vec<(Op, Token)>,
     store_ops: Ops,
     events: Vec<Event>,
@@ -378,23 +378,18 @@ impl Shard {
     fn advance(&mut self, slot: LogSlot, cx: &mut Cx<'_>) {
         let index = slot.index as usize;
         self.ack_through(slot, cx.now);
-        // Those that go on waiting list themselves again.
         let mut woken = std::mem::take(&mut self.woken);
         std::mem::swap(&mut woken, &mut self.waiters[index].fetches);
-        for id in woken.drain(..) {
-            self.wake_fetch(id, cx);
-        }
+        self.wake_listed(&mut woken, cx);
         self.woken = woken;
     }
 
     /// A file is open that reads of this log wait for.
     fn opened(&mut self, slot: LogSlot, cx: &mut Cx<'_>) {
         let waiters = &mut self.waiters[slot.index as usize];
-        let (fetches, searches) =
+        let (mut fetches, searches) =
             (std::mem::take(&mut waiters.fetches), std::mem::take(&mut waiters.searches));
-        for id in fetches {
-            self.wake_fetch(id, cx);
-        }
+        self.wake_listed(&mut fetches, cx);
         for id in searches {
             self.scan_on(id, cx);
         }
@@ -424,16 +419,14 @@ impl Shard {
         }
     }
 
-    fn fail_waiters(&mut self, waiters: Waiters, error: Refused, cx: &mut Cx<'_>) {
+    fn fail_waiters(&mut self, mut waiters: Waiters, error: Refused, cx: &mut Cx<'_>) {
         for ack in waiters.acks {
             self.settle_ack(ack.id, ack.part, Some(error));
         }
-        for (id, part) in waiters.log_starts {
-            self.settle_delete(id, part, Err(error));
+        for waiter in waiters.log_starts {
+            self.settle_delete(waiter.id, waiter.part, Err(error));
         }
-        for id in waiters.fetches {
-            self.wake_fetch(id, cx);
-        }
+        self.wake_listed(&mut waiters.fetches, cx);
         for id in waiters.searches {
             self.scan_on(id, cx);
         }

@@ -62,16 +62,37 @@ pub struct AckWaiter {
     pub part: usize,
 }
 
+/// A fetch in the list of a log, for one of its parts. Only parked fetches are listed.
+#[derive(Clone, Copy)]
+pub struct FetchWaiter {
+    pub id: ParkedId,
+    pub part: usize,
+}
+
+/// The place of a part of a fetch: the log's index, and where in its list.
+#[derive(Clone, Copy)]
+pub struct Listed {
+    pub log: usize,
+    pub at: usize,
+}
+
+/// A DeleteRecords that leaves when the log start has reached `wanted` on disk.
+pub struct StartWaiter {
+    pub wanted: Offset,
+    pub id: ParkedId,
+    pub part: usize,
+}
+
 /// What waits on one log.
 #[derive(Default)]
 pub struct Waiters {
     pub key: Option<PartitionKey>,
     /// In the order of their appends, so nearly always in the order of their offsets; a duplicate may wait behind a newer one.
     pub acks: VecDeque<AckWaiter>,
-    pub fetches: Vec<ParkedId>,
+    pub fetches: Vec<FetchWaiter>,
     /// Searches that wait for a file to be opened.
     pub searches: Vec<ParkedId>,
-    pub log_starts: Vec<(ParkedId, usize)>,
+    pub log_starts: Vec<StartWaiter>,
 }
 
 impl Shard {
@@ -106,7 +127,9 @@ impl Shard {
     }
 
     pub(super) fn unpark(&mut self, id: ParkedId) -> Option<Parked> {
-        self.parked_mut(id)?;
+        if let Parked::Fetch(_) = self.parked_mut(id)? {
+            self.unlist_fetch(id);
+        }
         Some(self.parked.remove(id.index))
     }
 
@@ -114,11 +137,17 @@ impl Shard {
     pub(super) fn forget(&mut self, shard: ShardId, conn: u32, generation: u32) {
         let of_conn =
             |ticket: Ticket| (ticket.shard, ticket.conn, ticket.generation) == (shard, conn, generation);
-        self.parked.retain(|_, parked| match parked {
+        let goes = |parked: &Parked| match parked {
             // Reads in flight come back to their request: it goes when they have.
-            Parked::Fetch(state) if state.reads_pending > 0 => true,
-            Parked::ListOffsets(state) if state.read.is_some() => true,
-            _ => !of_conn(parked.ticket()),
-        });
+            Parked::Fetch(state) if state.reads_pending > 0 => false,
+            Parked::ListOffsets(state) if state.read.is_some() => false,
+            _ => of_conn(parked.ticket()),
+        };
+        let gone = self.parked.iter().filter(|(_, parked)| goes(parked));
+        let gone: Vec<ParkedId> =
+            gone.map(|(index, parked)| ParkedId { index, serial: parked.serial() }).collect();
+        for id in gone {
+            self.unpark(id);
+        }
     }
 }

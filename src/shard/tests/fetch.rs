@@ -115,3 +115,64 @@ fn a_stop_answers_long_polls() {
     rig.with_cx(|shard, cx| shard.begin_drain(cx));
     assert_eq!(rig.sizes(fetch), [(0, None)]);
 }
+
+/// A consumer polls a busy partition and one where nothing happens. Each poll was listed with both and taken off the busy one only, when
+/// records came: the idle one kept 16 bytes of every poll there had ever been, and looked through all of them at each.
+#[test]
+fn a_long_poll_leaves_nothing_with_the_partition_that_did_not_answer_it() {
+    let (mut rig, size) = filled(1);
+    let records = batch(1000);
+    let listed = |rig: &Rig| {
+        let of = |partition: i32| rig.shard.partitions[&key(partition)].slot.index as usize;
+        [0, 1].map(|partition| rig.shard.waiters[of(partition)].fetches.len())
+    };
+    for next in 1..=50 {
+        let fetch = rig.fetch(poll([part(0, next), part(1, 0)]));
+        assert_eq!(listed(&rig), [1, 1]);
+        rig.produce(0, &[(0, &records)]);
+        rig.run(20);
+        assert_eq!(rig.sizes(fetch), [(size, None), (0, None)]);
+        assert_eq!(listed(&rig), [0, 0]);
+    }
+    for _ in 0..50 {
+        rig.fetch(Fetch { max_wait_ms: 10, ..poll([part(0, 51), part(1, 0)]) });
+    }
+    rig.run(20);
+    assert_eq!(listed(&rig), [0, 0], "their time was over");
+    for _ in 0..50 {
+        rig.fetch(poll([part(0, 51), part(1, 0)]));
+    }
+    rig.forget();
+    assert_eq!(listed(&rig), [0, 0], "their connection is gone");
+}
+
+/// A poll that leaves the middle of a log's list lets another one take its place there: that one must still be found.
+#[test]
+fn polls_that_end_in_any_order_do_not_disturb_those_that_go_on() {
+    let (mut rig, size) = filled(1);
+    let records = batch(1000);
+    let long = |parts: &[FetchPart]| Fetch { max_wait_ms: 60_000, ..poll(parts.to_vec()) };
+    let short = |ms, parts: &[FetchPart]| Fetch { max_wait_ms: ms, ..poll(parts.to_vec()) };
+    let (first, second) = (part(0, 1), part(1, 0));
+    let ended: Vec<u64> =
+        [short(30, &[first, second]), short(10, &[second, first, second]), short(20, &[first, first])]
+            .map(|fetch| rig.fetch(fetch))
+            .into();
+    let both = rig.fetch(long(&[second, first]));
+    let more = rig.fetch(short(15, &[first, second]));
+    let twice = rig.fetch(long(&[first, first]));
+    let other = rig.fetch(long(&[second, second]));
+    rig.run(100);
+    for fetch in ended.into_iter().chain([more]) {
+        assert!(rig.sizes(fetch).iter().all(|part| *part == (0, None)));
+    }
+    rig.produce(0, &[(0, &records)]);
+    rig.run(100);
+    assert_eq!(rig.sizes(both), [(0, None), (size, None)]);
+    assert_eq!(rig.sizes(twice), [(size, None), (size, None)]);
+    assert!(!rig.is_answered(other));
+    rig.produce(0, &[(1, &records)]);
+    rig.run(100);
+    assert_eq!(rig.sizes(other), [(size, None), (size, None)]);
+    assert!(rig.shard.waiters.iter().all(|waiters| waiters.fetches.is_empty()));
+}

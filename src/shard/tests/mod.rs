@@ -1,3 +1,4 @@
 mod fetch;
+mod list_offsets;
 mod produce;
 mod rig;

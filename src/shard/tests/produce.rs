@@ -216,3 +216,57 @@ fn a_log_start_is_answered_when_it_is_kept() {
     let again = rig.delete_records(0, -1);
     assert_eq!(rig.deleted(again).low_watermark, 1, "nothing to do");
 }
+
+/// A deletion up to 1 is being written when one up to 2 comes. The write that ends then says 1, and both were answered by it: a power loss
+/// brought back a record that its client had been told was gone.
+#[test]
+fn a_log_start_is_not_answered_by_the_write_of_an_earlier_one() {
+    let mut rig = ready(Durability::Durable);
+    rig.produce(0, &[(0, &batch(100))]);
+    // Longer than a checkpoint takes: what is held below is of the log start.
+    rig.run(2_000);
+    rig.replies.clear();
+    rig.hold = |op| matches!(op, Op::Rename { .. });
+    let first = rig.delete_records(0, 1);
+    rig.run(100);
+    assert_eq!(rig.held.len(), 1, "the state that says 1 takes its place");
+    let second = rig.delete_records(0, 2);
+    rig.release_from(0);
+    rig.run(100);
+    assert_eq!(rig.deleted(first).low_watermark, 1);
+    assert!(!rig.is_answered(second), "2 is not on disk");
+    rig.release();
+    rig.run(400);
+    let kept = rig.deleted(second);
+    assert_eq!((kept.error, kept.low_watermark), (None, 2));
+}
+
+/// Written, and flushed up to 2 of 5: the log start goes to 2 at first, and that answered a deletion up to 5.
+#[test]
+fn a_log_start_beyond_what_is_flushed_is_answered_when_it_is_reached() {
+    let mut rig = ready(Durability::Written);
+    rig.produce(0, &[(0, &batch(100))]);
+    rig.run(100);
+    let flushed = rig.delete_records(0, 1);
+    rig.run(500);
+    assert_eq!(rig.deleted(flushed).low_watermark, 1);
+    for _ in 0..3 {
+        rig.produce(0, &[(0, &batch(100))]);
+    }
+    rig.run(100);
+    let bounds = rig.shard.bounds(&key(0)).expect("a log");
+    assert_eq!((bounds.durable.get().0, bounds.high_watermark.get().0), (2, 5));
+    rig.hold = is_flush;
+    let delete = rig.delete_records(0, 5);
+    rig.run(100);
+    assert!(rig.held.len() > 1, "the log's flush, then that of its state");
+    rig.hold = |_| false;
+    rig.release_from(1);
+    rig.run(100);
+    assert_eq!(rig.shard.bounds(&key(0)).expect("a log").log_start.get().0, 2);
+    assert!(!rig.is_answered(delete), "3 of 5 are still to be deleted");
+    rig.release();
+    rig.run(500);
+    let kept = rig.deleted(delete);
+    assert_eq!((kept.error, kept.low_watermark), (None, 5));
+}

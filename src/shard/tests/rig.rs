@@ -12,8 +12,9 @@ use crate::io::sim::{DiskConfig, Faults, World};
 use crate::io::{Done, Io, Op, Token, Wait};
 use crate::log::store::{Durability, LogConfig, StoreConfig};
 use crate::router::message::{
-    DeleteRecords, DeleteRecordsOutcome, DeleteRecordsPart, Fetch, FetchOutcome, FetchPart, Message,
-    PartitionRules, Produce, ProduceOutcome, ProducePart, ReplyBody, Ticket,
+    DeleteRecords, DeleteRecordsOutcome, DeleteRecordsPart, Fetch, FetchOutcome, FetchPart, ListOffsets,
+    ListOffsetsPart, Message, OffsetOutcome, PartitionRules, Produce, ProduceOutcome, ProducePart, ReplyBody,
+    Ticket,
 };
 use crate::shard::{Cx, Notice, Shard};
 use crate::wire::batch::build::{BatchBuilder, NewRecord};
@@ -113,6 +114,10 @@ fn ticket(sequence: u64) -> Ticket {
 impl Rig {
     /// A shard with partitions 0 and 1.
     pub fn new(durability: Durability) -> Rig {
+        Rig::with_tail_cache(durability, 16 << 20)
+    }
+
+    pub fn with_tail_cache(durability: Durability, tail_cache_bytes: usize) -> Rig {
         let world = World::new(11, Faults::none());
         world.add_disk(DATA, DiskConfig::default());
         let process = world.start_process();
@@ -124,7 +129,7 @@ impl Rig {
             caps: io.storage_caps(Path::new(DATA)).expect("a disk"),
             shared_flush: true,
             free_bytes_min: 0,
-            tail_cache_bytes: 16 << 20,
+            tail_cache_bytes,
             planted: None,
         };
         let mut shard = Shard::new(ShardId(0), store);
@@ -167,6 +172,13 @@ impl Rig {
     pub fn release(&mut self) {
         self.hold = |_| false;
         for (op, token) in self.held.drain(..) {
+            self.io.push(op, token);
+        }
+    }
+
+    /// Hands over what was held from `at` on, and goes on as before with what comes.
+    pub fn release_from(&mut self, at: usize) {
+        for (op, token) in self.held.drain(at..) {
             self.io.push(op, token);
         }
     }
@@ -222,6 +234,15 @@ impl Rig {
         self.next
     }
 
+    pub fn list_offset(&mut self, partition: i32, timestamp: i64) -> u64 {
+        self.next += 1;
+        let parts =
+            vec![ListOffsetsPart { key: key(partition), current_epoch: LeaderEpoch::NONE, timestamp }];
+        let list = ListOffsets { ticket: ticket(self.next), read_committed: false, parts };
+        self.with_cx(|shard, cx| shard.handle(Message::ListOffsets(list), cx));
+        self.next
+    }
+
     /// Tells the shard about the connection that all tickets are of.
     pub fn forget(&mut self) {
         let gone = Message::Forget { shard: ShardId(0), conn: 1, generation: 1 };
@@ -259,6 +280,13 @@ impl Rig {
     /// Bytes of records and the error of each part.
     pub fn sizes(&mut self, sequence: u64) -> Vec<(usize, Option<Refused>)> {
         self.fetched(sequence).iter().map(|outcome| (outcome.records.bytes, outcome.error)).collect()
+    }
+
+    pub fn listed(&mut self, sequence: u64) -> OffsetOutcome {
+        match self.replies.remove(&sequence) {
+            Some(ReplyBody::ListOffsets(outcomes)) => outcomes[0],
+            _ => panic!("no answer to the search"),
+        }
     }
 
     pub fn deleted(&mut self, sequence: u64) -> DeleteRecordsOutcome {
