@@ -7,10 +7,12 @@
 //! # Non-obvious
 //! - A reply may be ready within `handle`, or many turns later; the caller collects both by [`Shard::take_replies`].
 //! - Acks wait on the high watermark of their log, never on a write: see `log/commit.rs` for when it moves.
+//! - A produce that finds no memory is not refused: what is left of it waits, and every later one behind it (`kept.rs`).
 //! - A request whose connection is gone stays parked until it would have been answered; `Message::Forget` drops it early.
 
 mod delete_records;
 mod fetch;
+mod kept;
 mod list_offsets;
 mod parked;
 mod produce;
@@ -34,6 +36,7 @@ use crate::io::{Done, Errno, Mono, Op, Payload, Token};
 use crate::log::store::{Bounds, Event, LogSlot, Ops, Source, Store, StoreConfig, Tag};
 use crate::router::message::{Message, PartitionRules, Reply, ReplyBody, Ticket};
 
+use kept::Kept;
 use parked::{FetchWaiter, Parked, ParkedId, Waiters};
 use produce::Wait;
 
@@ -78,6 +81,8 @@ pub struct Shard {
     read_generation: u32,
     /// Requests that found no memory: tried again at the next turn.
     starved: VecDeque<ParkedId>,
+    /// Produce that found no memory, in the order of arrival. Later ones wait behind it.
+    kept: VecDeque<Kept>,
     replies: Vec<Reply>,
     /// Of the produce request at hand.
     waits: Vec<Wait>,
@@ -117,6 +122,7 @@ impl Shard {
             reads: Slab::new(),
             read_generation: 0,
             starved: VecDeque::new(),
+            kept: VecDeque::new(),
             replies: Vec::new(),
             waits: Vec::new(),
             woken: Vec::new(),
@@ -221,6 +227,7 @@ impl Shard {
             let Some(id) = self.starved.pop_front() else { break };
             self.retry_starved(id, cx);
         }
+        self.append_kept(cx);
         self.store.turn(cx.now, cx.wall_ms, cx.pool, &mut self.store_ops);
         self.wrap_store_ops();
         self.take_events(cx);
@@ -234,7 +241,7 @@ impl Shard {
 
     /// True if requests wait for memory: the pool should grow, and the next turn must come soon.
     pub fn is_starved(&self) -> bool {
-        !self.starved.is_empty()
+        !self.starved.is_empty() || !self.kept.is_empty()
     }
 
     pub fn take_ops(&mut self) -> std::vec::Drain<'_, (Op, Token)> {
@@ -296,7 +303,7 @@ impl Shard {
 
     /// Staging memory for `bytes` more: without it the server leaves the request in the socket.
     pub fn room_for(&mut self, bytes: usize, cx: &mut Cx<'_>) -> bool {
-        self.store.room_for(cx.pool, bytes, 1)
+        self.kept.is_empty() && self.store.room_for(cx.pool, bytes, 1)
     }
 
     pub fn bounds(&self, key: &PartitionKey) -> Option<Bounds> {
