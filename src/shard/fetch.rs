@@ -19,6 +19,8 @@ pub struct FetchState {
     deadline: Mono,
     /// Where each part stands in the list of its log; empty before the first wait.
     listed: Few<Option<Listed>>,
+    /// It stands among those that the events at hand woke.
+    woken: bool,
     outcomes: Few<FetchOutcome>,
     /// Reads of these parts are in flight.
     reads: Vec<(usize, ColdRead)>,
@@ -63,6 +65,7 @@ impl Shard {
             serial: self.next_serial(),
             deadline,
             listed: Few::default(),
+            woken: false,
             outcomes: Few::default(),
             reads: Vec::new(),
             reads_pending: 0,
@@ -79,17 +82,27 @@ impl Shard {
         self.go_on_with_fetch(id, Occasion::News, cx);
     }
 
-    /// The same for all that a log listed. Those that go on waiting list themselves again.
-    pub(super) fn wake_listed(&mut self, woken: &mut Vec<FetchWaiter>, cx: &mut Cx<'_>) {
-        // First of all, since the first one woken may be answered, and takes itself off every list.
-        for waiter in woken.iter() {
-            if let Some(Parked::Fetch(state)) = self.parked_mut(waiter.id) {
-                state.listed[waiter.part] = None;
+    /// Takes everything off the list of a log, to be looked at by `look_at_woken`: once, however many logs have news for it.
+    pub(super) fn wake_listed(&mut self, listed: &mut Vec<FetchWaiter>) {
+        for waiter in listed.drain(..) {
+            let Some(Parked::Fetch(state)) = self.parked_mut(waiter.id) else { continue };
+            state.listed[waiter.part] = None;
+            if !std::mem::replace(&mut state.woken, true) {
+                self.woken.push(waiter.id);
             }
         }
-        for waiter in woken.drain(..) {
-            self.wake_fetch(waiter.id, cx);
+    }
+
+    /// Behind all events at hand. Those that go on waiting list themselves again.
+    pub(super) fn look_at_woken(&mut self, cx: &mut Cx<'_>) {
+        let mut woken = std::mem::take(&mut self.woken);
+        for id in woken.drain(..) {
+            if let Some(Parked::Fetch(state)) = self.parked_mut(id) {
+                state.woken = false;
+                self.wake_fetch(id, cx);
+            }
         }
+        self.woken = woken;
     }
 
     /// The wait is over: answer with what there is.

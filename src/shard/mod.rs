@@ -37,7 +37,7 @@ use crate::log::store::{Bounds, Event, LogSlot, Ops, Source, Store, StoreConfig,
 use crate::router::message::{Message, PartitionRules, Reply, ReplyBody, Ticket};
 
 use kept::Kept;
-use parked::{FetchWaiter, Parked, ParkedId, Waiters};
+use parked::{Parked, ParkedId, Waiters};
 use produce::Wait;
 
 /// Token kinds of the shard's operations.
@@ -86,8 +86,8 @@ pub struct Shard {
     replies: Vec<Reply>,
     /// Of the produce request at hand.
     waits: Vec<Wait>,
-    /// Of the high watermark at hand.
-    woken: Vec<FetchWaiter>,
+    /// Fetches to look at behind the events at hand.
+    woken: Vec<ParkedId>,
     ops: Vec<(Op, Token)>,
     store_ops: Ops,
     events: Vec<Event>,
@@ -180,6 +180,7 @@ impl Shard {
         self.store.delete(partition.slot);
         let waiters = std::mem::take(&mut self.waiters[partition.slot.index as usize]);
         self.fail_waiters(waiters, Refused::UnknownTopicOrPartition, cx);
+        self.look_at_woken(cx);
     }
 
     /// A changed topic configuration.
@@ -364,7 +365,7 @@ impl Shard {
         self.store.events(&mut events);
         for event in events.drain(..) {
             match event {
-                Event::HighWatermark(slot) => self.advance(slot, cx),
+                Event::HighWatermark(slot) => self.advance(slot, cx.now),
                 Event::Opened(slot) => self.opened(slot, cx),
                 Event::LogStart(slot) => self.log_start_moved(slot),
                 Event::Deleted(key) => self.notices.push(Notice::Deleted(key)),
@@ -379,16 +380,17 @@ impl Shard {
             }
         }
         self.events = events;
+        self.look_at_woken(cx);
     }
 
-    /// The high watermark of a log moved: acks leave, fetches look again.
-    fn advance(&mut self, slot: LogSlot, cx: &mut Cx<'_>) {
+    /// The high watermark of a log moved: acks leave, fetches will look again.
+    fn advance(&mut self, slot: LogSlot, now: Mono) {
+        self.ack_through(slot, now);
         let index = slot.index as usize;
-        self.ack_through(slot, cx.now);
-        let mut woken = std::mem::take(&mut self.woken);
-        std::mem::swap(&mut woken, &mut self.waiters[index].fetches);
-        self.wake_listed(&mut woken, cx);
-        self.woken = woken;
+        let mut listed = std::mem::take(&mut self.waiters[index].fetches);
+        self.wake_listed(&mut listed);
+        // Its memory serves the next ones.
+        self.waiters[index].fetches = listed;
     }
 
     /// A file is open that reads of this log wait for.
@@ -396,7 +398,7 @@ impl Shard {
         let waiters = &mut self.waiters[slot.index as usize];
         let (mut fetches, searches) =
             (std::mem::take(&mut waiters.fetches), std::mem::take(&mut waiters.searches));
-        self.wake_listed(&mut fetches, cx);
+        self.wake_listed(&mut fetches);
         for id in searches {
             self.scan_on(id, cx);
         }
@@ -433,7 +435,7 @@ impl Shard {
         for waiter in waiters.log_starts {
             self.settle_delete(waiter.id, waiter.part, Err(error));
         }
-        self.wake_listed(&mut waiters.fetches, cx);
+        self.wake_listed(&mut waiters.fetches);
         for id in waiters.searches {
             self.scan_on(id, cx);
         }

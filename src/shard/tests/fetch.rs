@@ -1,4 +1,4 @@
-use super::rig::{Rig, batch, key, part, poll};
+use super::rig::{Rig, batch, key, part, poll, rules};
 use crate::base::error::Refused;
 use crate::base::ids::LeaderEpoch;
 use crate::io::Op;
@@ -175,4 +175,23 @@ fn polls_that_end_in_any_order_do_not_disturb_those_that_go_on() {
     rig.run(100);
     assert_eq!(rig.sizes(other), [(size, None), (size, None)]);
     assert!(rig.shard.waiters.iter().all(|waiters| waiters.fetches.is_empty()));
+}
+
+/// A round makes records of fifty partitions durable in one turn. A poll on all of them looked at all fifty for each: 2,500 looks.
+#[test]
+fn a_long_poll_looks_once_however_many_of_its_partitions_have_news() {
+    let mut rig = Rig::new(Durability::Durable);
+    (2..50).for_each(|at| rig.shard.create(key(at), rules(Durability::Durable)));
+    let records = batch(1000);
+    let parts: Vec<(i32, &[u8])> = (0..50).map(|at| (at, &records[..])).collect();
+    rig.produce(-1, &parts);
+    rig.run(1_000);
+    let fetch = rig.fetch(Fetch { min_bytes: 1 << 20, ..poll((0..50).map(|at| part(at, 0))) });
+    let before = rig.shard.counters().tail_hit_bytes_total;
+    rig.produce(-1, &parts);
+    rig.run(1_000);
+    assert!(!rig.is_answered(fetch));
+    let seen = rig.shard.counters().tail_hit_bytes_total - before;
+    let all = 2 * 50 * records.len() as u64;
+    assert!((all..5 * all).contains(&seen), "{seen} bytes of {all} seen");
 }
