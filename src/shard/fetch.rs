@@ -21,6 +21,8 @@ pub struct FetchState {
     listed: Few<Option<Listed>>,
     /// It stands among those that the events at hand woke.
     woken: bool,
+    /// It stands among the starved.
+    pub starved: bool,
     outcomes: Few<FetchOutcome>,
     /// Reads of these parts are in flight.
     reads: Vec<(usize, ColdRead)>,
@@ -66,6 +68,7 @@ impl Shard {
             deadline,
             listed: Few::default(),
             woken: false,
+            starved: false,
             outcomes: Few::default(),
             reads: Vec::new(),
             reads_pending: 0,
@@ -147,7 +150,9 @@ impl Shard {
         if look.cold.is_empty() {
             return self.finish_fetch(id, cx);
         }
-        self.read_cold(id, look.cold, cx);
+        // One that cannot wait at all waits for the end of its turn, when the pool may grow.
+        let over = occasion == Occasion::Drain || deadline < cx.now;
+        self.read_cold(id, look.cold, over, cx);
     }
 
     fn look(
@@ -281,7 +286,8 @@ impl Shard {
         }
     }
 
-    fn read_cold(&mut self, id: ParkedId, cold: Vec<(usize, ColdRead)>, cx: &mut Cx<'_>) {
+    /// Without memory it answers with what it has, or waits for memory unless its time is `over`.
+    fn read_cold(&mut self, id: ParkedId, cold: Vec<(usize, ColdRead)>, over: bool, cx: &mut Cx<'_>) {
         let mut starved = true;
         let mut started = Vec::new();
         for (part, mut read) in cold {
@@ -296,10 +302,14 @@ impl Shard {
         let has_records = state.outcomes.iter().any(|o| o.records.bytes > 0 || o.error.is_some());
         state.reads_pending = started.len();
         state.reads = started;
-        match (starved, has_records) {
+        match (starved, has_records || over) {
             (false, _) => {}
             (true, true) => self.finish_fetch(id, cx),
-            (true, false) => self.starved.push_back(id),
+            (true, false) => {
+                if !std::mem::replace(&mut state.starved, true) {
+                    self.starved.push_back(id);
+                }
+            }
         }
     }
 

@@ -459,7 +459,10 @@ impl Shard {
 
     fn retry_starved(&mut self, id: ParkedId, cx: &mut Cx<'_>) {
         match self.parked_mut(id) {
-            Some(Parked::Fetch(_)) => self.wake_fetch(id, cx),
+            Some(Parked::Fetch(state)) => {
+                state.starved = false;
+                self.wake_fetch(id, cx);
+            }
             Some(Parked::ListOffsets(_)) => self.scan_on(id, cx),
             _ => {}
         }

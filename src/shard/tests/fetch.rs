@@ -195,3 +195,46 @@ fn a_long_poll_looks_once_however_many_of_its_partitions_have_news() {
     let all = 2 * 50 * records.len() as u64;
     assert!((all..5 * all).contains(&seen), "{seen} bytes of {all} seen");
 }
+
+/// A fetch of records on disk that found no block for them waited for one, whatever its deadline said, and whether the broker stopped.
+#[test]
+fn a_fetch_without_memory_is_answered_at_its_deadline_or_when_there_is_some() {
+    let (mut rig, size) = filled(1);
+    let mut taken = Vec::new();
+    while let Some(block) = rig.with_cx(|shard, cx| shard.take_block(cx)) {
+        taken.push(block);
+    }
+    let cold = [part(0, 0), part(1, 0)];
+    let short = rig.fetch(Fetch { max_wait_ms: 200, ..poll(cold) });
+    let polled = rig.fetch(Fetch { max_wait_ms: 200, min_bytes: 1 << 19, ..poll(cold) });
+    let stopped = rig.fetch(poll(cold));
+    rig.run(150);
+    assert!(rig.replies.is_empty() && rig.shard.is_starved());
+    rig.run(100);
+    assert_eq!(rig.sizes(short), [(0, None), (0, None)]);
+    assert_eq!(rig.sizes(polled), [(0, None), (0, None)]);
+    rig.with_cx(|shard, cx| shard.begin_drain(cx));
+    assert_eq!(rig.sizes(stopped), [(0, None), (0, None)]);
+    let patient = rig.fetch(poll(cold));
+    rig.run(100);
+    drop(taken);
+    rig.run(100);
+    assert_eq!(rig.sizes(patient), [(size, None), (0, None)]);
+    assert!(!rig.shard.is_starved());
+}
+
+/// What starves is what makes the pool grow: answered in its own turn, it would come back to the same pool for ever.
+#[test]
+fn a_fetch_that_cannot_wait_still_waits_for_the_pool_to_grow() {
+    let mut rig = Rig::fresh(1);
+    let records = batch(1000);
+    rig.produce(0, &[(0, &records)]);
+    rig.run(500);
+    let mut taken = Vec::new();
+    while let Some(block) = rig.with_cx(|shard, cx| shard.take_block(cx)) {
+        taken.push(block);
+    }
+    let fetch = rig.fetch(Fetch { max_wait_ms: 0, ..poll([part(0, 0)]) });
+    rig.run(10);
+    assert_eq!(rig.sizes(fetch), [(records.len(), None)]);
+}
