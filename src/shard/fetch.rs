@@ -41,6 +41,8 @@ struct Look {
     urgent: bool,
     /// A file that holds records for it is being opened.
     opening: bool,
+    /// More records are there than one answer can bring: nothing to wait for.
+    cut_short: bool,
 }
 
 /// Where the records of a part are.
@@ -130,7 +132,8 @@ impl Shard {
         let look = self.look(&parts, max_bytes, read_committed, cx);
         // A file is open within a moment: an empty answer would only make the client ask again.
         let opening = look.opening && look.bytes == 0 && !look.urgent;
-        let patient = !at_once && !look.urgent && look.bytes < enough && deadline > cx.now;
+        let has_enough = look.bytes >= enough || look.cut_short;
+        let patient = !at_once && !look.urgent && !has_enough && deadline > cx.now;
         let answer = occasion == Occasion::Drain || !(opening || patient);
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         state.fetch.parts = parts;
@@ -168,6 +171,7 @@ impl Shard {
             bytes: 0,
             urgent: false,
             opening: false,
+            cut_short: false,
         };
         for (i, part) in parts.iter().enumerate() {
             let left = (max_bytes.max(0) as usize).saturating_sub(look.bytes);
@@ -184,6 +188,7 @@ impl Shard {
                     look.urgent |= outcome.diverging.is_some();
                     look.bytes += outcome.records.bytes;
                     if let Planned::Cold(cold) = planned {
+                        look.cut_short |= self.store.is_cut_short(&cold);
                         look.bytes += cold.lens.iter().map(|len| *len as usize).sum::<usize>();
                         look.cold.push((i, cold));
                     }

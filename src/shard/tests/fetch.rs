@@ -238,3 +238,34 @@ fn a_fetch_that_cannot_wait_still_waits_for_the_pool_to_grow() {
     rig.run(10);
     assert_eq!(rig.sizes(fetch), [(records.len(), None)]);
 }
+
+/// A consumer that catches up asks for at least a megabyte. One read of the disk brings at most that, and ends with its segment: the fetch
+/// waited for all of its time with the records there.
+#[test]
+fn a_fetch_of_old_records_does_not_wait_for_more_than_one_read_can_bring() {
+    let mut rig = Rig::with_tail_cache(Durability::Durable, 0);
+    let mut rules = rules(Durability::Durable);
+    rules.log.segment_bytes = 2 << 20;
+    rig.shard.set_rules(key(0), rules);
+    let records = batch(200_000);
+    for _ in 0..15 {
+        rig.produce(-1, &[(0, &records)]);
+        rig.run(100);
+    }
+    rig.run(20_000);
+    let ask = |from, bytes_max, min_bytes| Fetch {
+        min_bytes,
+        max_bytes: 8 << 20,
+        ..poll([FetchPart { bytes_max, ..part(0, from) }])
+    };
+    let long = rig.fetch(ask(0, 4 << 20, 2 << 20));
+    // Ten of these batches fill a segment.
+    let segment_end = rig.fetch(ask(9, 4 << 20, 1 << 20));
+    rig.run(500);
+    assert!(rig.sizes(long)[0].0 > 2 * records.len());
+    assert_eq!(rig.sizes(segment_end), [(records.len(), None)]);
+    let cut_by_client = rig.fetch(ask(0, 100, 1 << 20));
+    let log_end = rig.fetch(ask(14, 4 << 20, 1 << 20));
+    rig.run(500);
+    assert!(!rig.is_answered(cut_by_client) && !rig.is_answered(log_end));
+}
