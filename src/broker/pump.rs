@@ -56,6 +56,9 @@ impl Time {
 /// Longest sleep: a stop request is seen after at most this.
 const SLEEP_MS_MAX: u64 = 100;
 
+/// Longest sleep while a request waits for memory: what frees it is mostly a completion, but other threads drop slices of blocks, too.
+const STARVED_MS: u64 = 1;
+
 /// How often the free space of the data directory is looked at.
 const DISK_CHECK_MS: u64 = 1_000;
 
@@ -76,6 +79,8 @@ pub struct Node {
     dones: Vec<Done>,
     clocks: ClockSource,
     next_disk_check: Mono,
+    /// What starved requests wait for came at the end of the last turn.
+    refilled: bool,
     /// Why acks ended, once a write or a flush failed.
     pub dead: Option<String>,
     stop: Stop,
@@ -128,6 +133,7 @@ impl Node {
             data_dir,
             dones: Vec::new(),
             next_disk_check: Mono(0),
+            refilled: false,
             dead: None,
             stop: Stop::Serving,
         };
@@ -183,7 +189,7 @@ impl Node {
     /// Whether the next turn may sleep, and when that was asked.
     fn wait(&mut self) -> (Wait, Mono) {
         let now = self.io.now();
-        if self.shard.is_starved() || self.server.has_work() {
+        if self.refilled || self.server.has_work() {
             return (Wait::No, now);
         }
         self.io.announce_sleep();
@@ -193,7 +199,8 @@ impl Node {
         let deadlines =
             [self.shard.next_deadline(), self.server.next_deadline(), self.router.next_deadline()];
         let next = deadlines.into_iter().flatten().min().unwrap_or(Mono(u64::MAX));
-        (Wait::Until(next.min(now.plus_ms(SLEEP_MS_MAX))), now)
+        let sleep_ms = if self.shard.is_starved() { STARVED_MS } else { SLEEP_MS_MAX };
+        (Wait::Until(next.min(now.plus_ms(sleep_ms))), now)
     }
 
     /// Takes the image in force, and makes and removes partitions accordingly.
@@ -345,9 +352,9 @@ impl Node {
             let newer = self.together.published.newer_than(self.meta.image.revision);
             control.roll_if_full(&mut self.io, newer.as_deref().unwrap_or(&self.meta.image));
         }
-        if self.shard.is_starved() || self.server.is_stalled() || self.router.is_starved() {
-            self.io.grow_pool();
-        }
+        let is_short = self.shard.is_starved() || self.server.is_stalled() || self.router.is_starved();
+        let has_grown = is_short && self.io.grow_pool();
+        self.refilled = self.shard.is_starved() && (has_grown || wanted > 0);
         self.write_figures(now);
         if now >= self.next_disk_check {
             self.next_disk_check = now.plus_ms(DISK_CHECK_MS);

@@ -19,6 +19,10 @@ pub struct FetchState {
     deadline: Mono,
     /// Where each part stands in the list of its log; empty before the first wait.
     listed: Few<Option<Listed>>,
+    /// It stands among those that the events at hand woke.
+    woken: bool,
+    /// It stands among the starved.
+    pub starved: bool,
     outcomes: Few<FetchOutcome>,
     /// Reads of these parts are in flight.
     reads: Vec<(usize, ColdRead)>,
@@ -37,6 +41,8 @@ struct Look {
     urgent: bool,
     /// A file that holds records for it is being opened.
     opening: bool,
+    /// More records are there than one answer can bring: nothing to wait for.
+    cut_short: bool,
 }
 
 /// Where the records of a part are.
@@ -63,6 +69,8 @@ impl Shard {
             serial: self.next_serial(),
             deadline,
             listed: Few::default(),
+            woken: false,
+            starved: false,
             outcomes: Few::default(),
             reads: Vec::new(),
             reads_pending: 0,
@@ -79,17 +87,27 @@ impl Shard {
         self.go_on_with_fetch(id, Occasion::News, cx);
     }
 
-    /// The same for all that a log listed. Those that go on waiting list themselves again.
-    pub(super) fn wake_listed(&mut self, woken: &mut Vec<FetchWaiter>, cx: &mut Cx<'_>) {
-        // First of all, since the first one woken may be answered, and takes itself off every list.
-        for waiter in woken.iter() {
-            if let Some(Parked::Fetch(state)) = self.parked_mut(waiter.id) {
-                state.listed[waiter.part] = None;
+    /// Takes everything off the list of a log, to be looked at by `look_at_woken`: once, however many logs have news for it.
+    pub(super) fn wake_listed(&mut self, listed: &mut Vec<FetchWaiter>) {
+        for waiter in listed.drain(..) {
+            let Some(Parked::Fetch(state)) = self.parked_mut(waiter.id) else { continue };
+            state.listed[waiter.part] = None;
+            if !std::mem::replace(&mut state.woken, true) {
+                self.woken.push(waiter.id);
             }
         }
-        for waiter in woken.drain(..) {
-            self.wake_fetch(waiter.id, cx);
+    }
+
+    /// Behind all events at hand. Those that go on waiting list themselves again.
+    pub(super) fn look_at_woken(&mut self, cx: &mut Cx<'_>) {
+        let mut woken = std::mem::take(&mut self.woken);
+        for id in woken.drain(..) {
+            if let Some(Parked::Fetch(state)) = self.parked_mut(id) {
+                state.woken = false;
+                self.wake_fetch(id, cx);
+            }
         }
+        self.woken = woken;
     }
 
     /// The wait is over: answer with what there is.
@@ -114,7 +132,8 @@ impl Shard {
         let look = self.look(&parts, max_bytes, read_committed, cx);
         // A file is open within a moment: an empty answer would only make the client ask again.
         let opening = look.opening && look.bytes == 0 && !look.urgent;
-        let patient = !at_once && !look.urgent && look.bytes < enough && deadline > cx.now;
+        let has_enough = look.bytes >= enough || look.cut_short;
+        let patient = !at_once && !look.urgent && !has_enough && deadline > cx.now;
         let answer = occasion == Occasion::Drain || !(opening || patient);
         let Some(Parked::Fetch(state)) = self.parked_mut(id) else { return };
         state.fetch.parts = parts;
@@ -134,7 +153,9 @@ impl Shard {
         if look.cold.is_empty() {
             return self.finish_fetch(id, cx);
         }
-        self.read_cold(id, look.cold, cx);
+        // One that cannot wait at all waits for the end of its turn, when the pool may grow.
+        let over = occasion == Occasion::Drain || deadline < cx.now;
+        self.read_cold(id, look.cold, over, cx);
     }
 
     fn look(
@@ -150,6 +171,7 @@ impl Shard {
             bytes: 0,
             urgent: false,
             opening: false,
+            cut_short: false,
         };
         for (i, part) in parts.iter().enumerate() {
             let left = (max_bytes.max(0) as usize).saturating_sub(look.bytes);
@@ -166,6 +188,7 @@ impl Shard {
                     look.urgent |= outcome.diverging.is_some();
                     look.bytes += outcome.records.bytes;
                     if let Planned::Cold(cold) = planned {
+                        look.cut_short |= self.store.is_cut_short(&cold);
                         look.bytes += cold.lens.iter().map(|len| *len as usize).sum::<usize>();
                         look.cold.push((i, cold));
                     }
@@ -268,7 +291,8 @@ impl Shard {
         }
     }
 
-    fn read_cold(&mut self, id: ParkedId, cold: Vec<(usize, ColdRead)>, cx: &mut Cx<'_>) {
+    /// Without memory it answers with what it has, or waits for memory unless its time is `over`.
+    fn read_cold(&mut self, id: ParkedId, cold: Vec<(usize, ColdRead)>, over: bool, cx: &mut Cx<'_>) {
         let mut starved = true;
         let mut started = Vec::new();
         for (part, mut read) in cold {
@@ -283,10 +307,14 @@ impl Shard {
         let has_records = state.outcomes.iter().any(|o| o.records.bytes > 0 || o.error.is_some());
         state.reads_pending = started.len();
         state.reads = started;
-        match (starved, has_records) {
+        match (starved, has_records || over) {
             (false, _) => {}
             (true, true) => self.finish_fetch(id, cx),
-            (true, false) => self.starved.push_back(id),
+            (true, false) => {
+                if !std::mem::replace(&mut state.starved, true) {
+                    self.starved.push_back(id);
+                }
+            }
         }
     }
 

@@ -7,10 +7,12 @@
 //! # Non-obvious
 //! - A reply may be ready within `handle`, or many turns later; the caller collects both by [`Shard::take_replies`].
 //! - Acks wait on the high watermark of their log, never on a write: see `log/commit.rs` for when it moves.
+//! - A produce that finds no memory is not refused: what is left of it waits, and every later one behind it (`kept.rs`).
 //! - A request whose connection is gone stays parked until it would have been answered; `Message::Forget` drops it early.
 
 mod delete_records;
 mod fetch;
+mod kept;
 mod list_offsets;
 mod parked;
 mod produce;
@@ -34,7 +36,8 @@ use crate::io::{Done, Errno, Mono, Op, Payload, Token};
 use crate::log::store::{Bounds, Event, LogSlot, Ops, Source, Store, StoreConfig, Tag};
 use crate::router::message::{Message, PartitionRules, Reply, ReplyBody, Ticket};
 
-use parked::{FetchWaiter, Parked, ParkedId, Waiters};
+use kept::Kept;
+use parked::{Parked, ParkedId, Waiters};
 use produce::Wait;
 
 /// Token kinds of the shard's operations.
@@ -78,11 +81,13 @@ pub struct Shard {
     read_generation: u32,
     /// Requests that found no memory: tried again at the next turn.
     starved: VecDeque<ParkedId>,
+    /// Produce that found no memory, in the order of arrival. Later ones wait behind it.
+    kept: VecDeque<Kept>,
     replies: Vec<Reply>,
     /// Of the produce request at hand.
     waits: Vec<Wait>,
-    /// Of the high watermark at hand.
-    woken: Vec<FetchWaiter>,
+    /// Fetches to look at behind the events at hand.
+    woken: Vec<ParkedId>,
     ops: Vec<(Op, Token)>,
     store_ops: Ops,
     events: Vec<Event>,
@@ -117,6 +122,7 @@ impl Shard {
             reads: Slab::new(),
             read_generation: 0,
             starved: VecDeque::new(),
+            kept: VecDeque::new(),
             replies: Vec::new(),
             waits: Vec::new(),
             woken: Vec::new(),
@@ -174,6 +180,7 @@ impl Shard {
         self.store.delete(partition.slot);
         let waiters = std::mem::take(&mut self.waiters[partition.slot.index as usize]);
         self.fail_waiters(waiters, Refused::UnknownTopicOrPartition, cx);
+        self.look_at_woken(cx);
     }
 
     /// A changed topic configuration.
@@ -221,6 +228,7 @@ impl Shard {
             let Some(id) = self.starved.pop_front() else { break };
             self.retry_starved(id, cx);
         }
+        self.append_kept(cx);
         self.store.turn(cx.now, cx.wall_ms, cx.pool, &mut self.store_ops);
         self.wrap_store_ops();
         self.take_events(cx);
@@ -234,7 +242,7 @@ impl Shard {
 
     /// True if requests wait for memory: the pool should grow, and the next turn must come soon.
     pub fn is_starved(&self) -> bool {
-        !self.starved.is_empty()
+        !self.starved.is_empty() || !self.kept.is_empty()
     }
 
     pub fn take_ops(&mut self) -> std::vec::Drain<'_, (Op, Token)> {
@@ -296,7 +304,7 @@ impl Shard {
 
     /// Staging memory for `bytes` more: without it the server leaves the request in the socket.
     pub fn room_for(&mut self, bytes: usize, cx: &mut Cx<'_>) -> bool {
-        self.store.room_for(cx.pool, bytes, 1)
+        self.kept.is_empty() && self.store.room_for(cx.pool, bytes, 1)
     }
 
     pub fn bounds(&self, key: &PartitionKey) -> Option<Bounds> {
@@ -357,7 +365,7 @@ impl Shard {
         self.store.events(&mut events);
         for event in events.drain(..) {
             match event {
-                Event::HighWatermark(slot) => self.advance(slot, cx),
+                Event::HighWatermark(slot) => self.advance(slot, cx.now),
                 Event::Opened(slot) => self.opened(slot, cx),
                 Event::LogStart(slot) => self.log_start_moved(slot),
                 Event::Deleted(key) => self.notices.push(Notice::Deleted(key)),
@@ -372,16 +380,17 @@ impl Shard {
             }
         }
         self.events = events;
+        self.look_at_woken(cx);
     }
 
-    /// The high watermark of a log moved: acks leave, fetches look again.
-    fn advance(&mut self, slot: LogSlot, cx: &mut Cx<'_>) {
+    /// The high watermark of a log moved: acks leave, fetches will look again.
+    fn advance(&mut self, slot: LogSlot, now: Mono) {
+        self.ack_through(slot, now);
         let index = slot.index as usize;
-        self.ack_through(slot, cx.now);
-        let mut woken = std::mem::take(&mut self.woken);
-        std::mem::swap(&mut woken, &mut self.waiters[index].fetches);
-        self.wake_listed(&mut woken, cx);
-        self.woken = woken;
+        let mut listed = std::mem::take(&mut self.waiters[index].fetches);
+        self.wake_listed(&mut listed);
+        // Its memory serves the next ones.
+        self.waiters[index].fetches = listed;
     }
 
     /// A file is open that reads of this log wait for.
@@ -389,7 +398,7 @@ impl Shard {
         let waiters = &mut self.waiters[slot.index as usize];
         let (mut fetches, searches) =
             (std::mem::take(&mut waiters.fetches), std::mem::take(&mut waiters.searches));
-        self.wake_listed(&mut fetches, cx);
+        self.wake_listed(&mut fetches);
         for id in searches {
             self.scan_on(id, cx);
         }
@@ -426,7 +435,7 @@ impl Shard {
         for waiter in waiters.log_starts {
             self.settle_delete(waiter.id, waiter.part, Err(error));
         }
-        self.wake_listed(&mut waiters.fetches, cx);
+        self.wake_listed(&mut waiters.fetches);
         for id in waiters.searches {
             self.scan_on(id, cx);
         }
@@ -450,7 +459,10 @@ impl Shard {
 
     fn retry_starved(&mut self, id: ParkedId, cx: &mut Cx<'_>) {
         match self.parked_mut(id) {
-            Some(Parked::Fetch(_)) => self.wake_fetch(id, cx),
+            Some(Parked::Fetch(state)) => {
+                state.starved = false;
+                self.wake_fetch(id, cx);
+            }
             Some(Parked::ListOffsets(_)) => self.scan_on(id, cx),
             _ => {}
         }

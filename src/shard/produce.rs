@@ -1,5 +1,6 @@
 //! Produce on the partition's own core: validate, append, park until the high watermark says that the ack may leave.
 
+use super::kept::Kept;
 use super::parked::{AckWaiter, Parked, ParkedId};
 use super::{Cx, Shard};
 use crate::base::error::Refused;
@@ -33,28 +34,50 @@ pub struct Wait {
     next_offset: Offset,
 }
 
+/// What became of one part.
+pub enum Append {
+    /// The log, the offset to wait for, and the outcome to answer with then.
+    Done(LogSlot, Offset, ProduceOutcome),
+    Refused(ProduceOutcome),
+    /// Nothing happened: to be tried again.
+    NoMemory,
+}
+
 impl Shard {
     pub(super) fn produce(&mut self, request: Produce<'_>, cx: &mut Cx<'_>) {
         let mut outcomes = Few::with_capacity(request.parts.len());
         let mut due = Few::with_capacity(request.parts.len());
         let mut waits = std::mem::take(&mut self.waits);
         for (part, asked) in request.parts.iter().enumerate() {
-            let appended = self.append(asked, request.version, cx);
-            due.push(request.acks != 0 && appended.is_ok());
-            outcomes.push(match appended {
-                Ok((slot, next_offset, outcome)) => {
+            // Behind one that waits for memory: producers count on the order.
+            if !self.kept.is_empty() {
+                break;
+            }
+            match self.append(asked, request.version, cx) {
+                Append::Done(slot, next_offset, outcome) => {
+                    due.push(request.acks != 0);
+                    outcomes.push(outcome);
                     waits.push(Wait { part, slot, next_offset });
-                    outcome
                 }
-                Err(refused) => refused,
-            });
+                Append::Refused(outcome) => {
+                    due.push(false);
+                    outcomes.push(outcome);
+                }
+                Append::NoMemory => break,
+            }
+        }
+        let appended = outcomes.len();
+        for _ in appended..request.parts.len() {
+            due.push(true);
+            outcomes.push(ProduceOutcome::refused(Refused::RequestTimedOut, None));
         }
         let mut stamps = self.owned(request.ticket, cx);
         stamps.set(Stamp::Appended, cx.clock.now().0);
         if request.acks == 0 {
             waits.clear();
         }
-        if waits.is_empty() {
+        let pending = waits.len() + request.parts.len() - appended;
+        if pending == 0 {
             self.waits = waits;
             return self.reply_stamped(request.ticket, ReplyBody::Produce(outcomes), stamps);
         }
@@ -63,15 +86,17 @@ impl Shard {
             ticket: request.ticket,
             outcomes,
             due,
-            pending: waits.len(),
+            pending,
             stamps,
         };
         let patience = (request.timeout_ms.max(0) as u64).max(LOCAL_PATIENCE_MS);
         let deadline = cx.now.plus_ms(patience);
         let id = self.park(Parked::Produce(state), Some(deadline));
+        if appended < request.parts.len() {
+            self.kept.push_back(Kept::of(&request, appended, id, deadline));
+        }
         for Wait { part, slot, next_offset } in &waits {
-            let waiter = AckWaiter { next_offset: *next_offset, id, part: *part };
-            self.waiters[slot.index as usize].acks.push_back(waiter);
+            self.await_ack(*slot, AckWaiter { next_offset: *next_offset, id, part: *part });
         }
         // At durability=memory, and for duplicates, the watermark is there already.
         for Wait { slot, .. } in waits.drain(..) {
@@ -80,13 +105,44 @@ impl Shard {
         self.waits = waits;
     }
 
-    /// Appends one part. Ok: the log, the offset to wait for, and the outcome to answer with then.
-    fn append(
+    fn await_ack(&mut self, slot: LogSlot, waiter: AckWaiter) {
+        self.waiters[slot.index as usize].acks.push_back(waiter);
+    }
+
+    /// A part that had to wait for memory is appended, or refused after all. Its request may have been answered or forgotten since.
+    pub(super) fn kept_part_done(&mut self, id: ParkedId, part: usize, acks: i16, append: Append, now: Mono) {
+        let (outcome, wait) = match append {
+            Append::NoMemory => return,
+            Append::Refused(outcome) => (outcome, None),
+            Append::Done(slot, next_offset, outcome) => (outcome, (acks != 0).then_some((slot, next_offset))),
+        };
+        let Some(Parked::Produce(state)) = self.parked_mut(id) else { return };
+        state.outcomes[part] = outcome;
+        match wait {
+            None => self.settle_ack(id, part, None),
+            Some((slot, next_offset)) => {
+                self.await_ack(slot, AckWaiter { next_offset, id, part });
+                self.ack_through(slot, now);
+            }
+        }
+    }
+
+    /// Appends one part.
+    pub(super) fn append(&mut self, part: &ProducePart<'_>, version: i16, cx: &mut Cx<'_>) -> Append {
+        match self.try_append(part, version, cx) {
+            Ok(Some((slot, next_offset, outcome))) => Append::Done(slot, next_offset, outcome),
+            Ok(None) => Append::NoMemory,
+            Err(refused) => Append::Refused(refused),
+        }
+    }
+
+    /// Ok with nothing: no memory.
+    fn try_append(
         &mut self,
         part: &ProducePart<'_>,
         version: i16,
         cx: &mut Cx<'_>,
-    ) -> Result<(LogSlot, Offset, ProduceOutcome), ProduceOutcome> {
+    ) -> Result<Option<(LogSlot, Offset, ProduceOutcome)>, ProduceOutcome> {
         let Some(partition) = self.partitions.get(&part.key) else {
             return Err(ProduceOutcome::refused(Refused::UnknownTopicOrPartition, None));
         };
@@ -125,10 +181,7 @@ impl Shard {
             Err(NotAppended::Refused(error)) => {
                 return Err(ProduceOutcome { log_start, ..ProduceOutcome::refused(error, None) });
             }
-            Err(NotAppended::NoMemory) => {
-                let why = "out of staging memory";
-                return Err(ProduceOutcome::refused(Refused::KafkaStorageError, Some(why)));
-            }
+            Err(NotAppended::NoMemory) => return Ok(None),
         };
         self.counters.produce_bytes_total += part.records.len() as u64;
         let outcome = ProduceOutcome {
@@ -140,7 +193,7 @@ impl Shard {
             message: None,
             records: Vec::new(),
         };
-        Ok((slot, appended.next_offset, outcome))
+        Ok(Some((slot, appended.next_offset, outcome)))
     }
 
     /// Lets go the acks of a log up to its high watermark.

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use corelog::client::producer::Producer;
+use corelog::client::producer::{Producer, produce_request};
 use corelog::client::settings::{Acks, Settings};
 use corelog::wire::batch::build::NewRecord;
 
 use crate::support::{Broker, Home, can_serve};
-use crate::talk::create;
+use crate::talk::{PATIENCE, PRODUCE, Talk, batch, create};
 
 const PARTITIONS: i32 = 2_000;
 
@@ -121,4 +121,32 @@ fn many_partitions_start_recover_and_serve() {
     let broker = start(&home.data(), "after a stop");
     check(&broker, AGAIN);
     await_idle_files(&broker);
+}
+
+/// A producer that starts sends its first records to all partitions in one request. A new broker has memory for about 60 of them at hand, and
+/// refused the rest with plenty to be had.
+#[test]
+fn a_request_for_hundreds_of_new_partitions_is_taken_whole() {
+    const COUNT: i32 = 200;
+    if !can_serve("many") {
+        return;
+    }
+    let home = Home::new("many-in-one");
+    let mut broker = Broker::start(&home.data(), &[]);
+    create(&mut broker.cluster(), "many", COUNT, &[]);
+    let mut request = produce_request("many", 0, batch(b"first").into(), Acks::All, PATIENCE);
+    let of_topic = &mut request.topic_data[0];
+    for partition in 1..COUNT {
+        let mut data = of_topic.partition_data[0].clone();
+        data.index = partition;
+        of_topic.partition_data.push(data);
+    }
+    let response = Talk::to(&broker.address).call(PRODUCE, &request);
+    let parts: Vec<(i16, i64)> = response.responses[0]
+        .partition_responses
+        .iter()
+        .map(|part| (part.error_code, part.base_offset))
+        .collect();
+    assert_eq!(parts, vec![(0, 0); COUNT as usize]);
+    broker.assert_healthy();
 }

@@ -106,6 +106,25 @@ impl Store {
         }
     }
 
+    /// Whether records that were asked for, and that `bytes_max` has room for, stand behind what this read brings: it ends with its segment,
+    /// or with the reads of one plan.
+    pub fn is_cut_short(&self, read: &ColdRead) -> bool {
+        let bytes = read.lens.iter().map(|len| u64::from(*len)).sum::<u64>();
+        if bytes >= u64::from(read.request.bytes_max) {
+            return false;
+        }
+        if read.position + bytes < read.check.end {
+            return true;
+        }
+        let Some(log) = self.log(read.slot) else { return false };
+        let durable = log.ledger.durable();
+        let next = match log.segment(read.check.ordinal) {
+            Some(segment) if segment.ordinal != durable.place.ordinal => segment.next_offset,
+            _ => durable.next_offset,
+        };
+        next < read.request.until
+    }
+
     /// Lets go of the file of a read. False if its segment was retired.
     pub(super) fn unpin(&mut self, read: &ColdRead) -> bool {
         let Store { logs, core, .. } = self;

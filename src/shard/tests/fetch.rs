@@ -1,4 +1,4 @@
-use super::rig::{Rig, batch, key, part, poll};
+use super::rig::{Rig, batch, key, part, poll, rules};
 use crate::base::error::Refused;
 use crate::base::ids::LeaderEpoch;
 use crate::io::Op;
@@ -175,4 +175,97 @@ fn polls_that_end_in_any_order_do_not_disturb_those_that_go_on() {
     rig.run(100);
     assert_eq!(rig.sizes(other), [(size, None), (size, None)]);
     assert!(rig.shard.waiters.iter().all(|waiters| waiters.fetches.is_empty()));
+}
+
+/// A round makes records of fifty partitions durable in one turn. A poll on all of them looked at all fifty for each: 2,500 looks.
+#[test]
+fn a_long_poll_looks_once_however_many_of_its_partitions_have_news() {
+    let mut rig = Rig::new(Durability::Durable);
+    (2..50).for_each(|at| rig.shard.create(key(at), rules(Durability::Durable)));
+    let records = batch(1000);
+    let parts: Vec<(i32, &[u8])> = (0..50).map(|at| (at, &records[..])).collect();
+    rig.produce(-1, &parts);
+    rig.run(1_000);
+    let fetch = rig.fetch(Fetch { min_bytes: 1 << 20, ..poll((0..50).map(|at| part(at, 0))) });
+    let before = rig.shard.counters().tail_hit_bytes_total;
+    rig.produce(-1, &parts);
+    rig.run(1_000);
+    assert!(!rig.is_answered(fetch));
+    let seen = rig.shard.counters().tail_hit_bytes_total - before;
+    let all = 2 * 50 * records.len() as u64;
+    assert!((all..5 * all).contains(&seen), "{seen} bytes of {all} seen");
+}
+
+/// A fetch of records on disk that found no block for them waited for one, whatever its deadline said, and whether the broker stopped.
+#[test]
+fn a_fetch_without_memory_is_answered_at_its_deadline_or_when_there_is_some() {
+    let (mut rig, size) = filled(1);
+    let mut taken = Vec::new();
+    while let Some(block) = rig.with_cx(|shard, cx| shard.take_block(cx)) {
+        taken.push(block);
+    }
+    let cold = [part(0, 0), part(1, 0)];
+    let short = rig.fetch(Fetch { max_wait_ms: 200, ..poll(cold) });
+    let polled = rig.fetch(Fetch { max_wait_ms: 200, min_bytes: 1 << 19, ..poll(cold) });
+    let stopped = rig.fetch(poll(cold));
+    rig.run(150);
+    assert!(rig.replies.is_empty() && rig.shard.is_starved());
+    rig.run(100);
+    assert_eq!(rig.sizes(short), [(0, None), (0, None)]);
+    assert_eq!(rig.sizes(polled), [(0, None), (0, None)]);
+    rig.with_cx(|shard, cx| shard.begin_drain(cx));
+    assert_eq!(rig.sizes(stopped), [(0, None), (0, None)]);
+    let patient = rig.fetch(poll(cold));
+    rig.run(100);
+    drop(taken);
+    rig.run(100);
+    assert_eq!(rig.sizes(patient), [(size, None), (0, None)]);
+    assert!(!rig.shard.is_starved());
+}
+
+/// What starves is what makes the pool grow: answered in its own turn, it would come back to the same pool for ever.
+#[test]
+fn a_fetch_that_cannot_wait_still_waits_for_the_pool_to_grow() {
+    let mut rig = Rig::fresh(1);
+    let records = batch(1000);
+    rig.produce(0, &[(0, &records)]);
+    rig.run(500);
+    let mut taken = Vec::new();
+    while let Some(block) = rig.with_cx(|shard, cx| shard.take_block(cx)) {
+        taken.push(block);
+    }
+    let fetch = rig.fetch(Fetch { max_wait_ms: 0, ..poll([part(0, 0)]) });
+    rig.run(10);
+    assert_eq!(rig.sizes(fetch), [(records.len(), None)]);
+}
+
+/// A consumer that catches up asks for at least a megabyte. One read of the disk brings at most that, and ends with its segment: the fetch
+/// waited for all of its time with the records there.
+#[test]
+fn a_fetch_of_old_records_does_not_wait_for_more_than_one_read_can_bring() {
+    let mut rig = Rig::with_tail_cache(Durability::Durable, 0);
+    let mut rules = rules(Durability::Durable);
+    rules.log.segment_bytes = 2 << 20;
+    rig.shard.set_rules(key(0), rules);
+    let records = batch(200_000);
+    for _ in 0..15 {
+        rig.produce(-1, &[(0, &records)]);
+        rig.run(100);
+    }
+    rig.run(20_000);
+    let ask = |from, bytes_max, min_bytes| Fetch {
+        min_bytes,
+        max_bytes: 8 << 20,
+        ..poll([FetchPart { bytes_max, ..part(0, from) }])
+    };
+    let long = rig.fetch(ask(0, 4 << 20, 2 << 20));
+    // Ten of these batches fill a segment.
+    let segment_end = rig.fetch(ask(9, 4 << 20, 1 << 20));
+    rig.run(500);
+    assert!(rig.sizes(long)[0].0 > 2 * records.len());
+    assert_eq!(rig.sizes(segment_end), [(records.len(), None)]);
+    let cut_by_client = rig.fetch(ask(0, 100, 1 << 20));
+    let log_end = rig.fetch(ask(14, 4 << 20, 1 << 20));
+    rig.run(500);
+    assert!(!rig.is_answered(cut_by_client) && !rig.is_answered(log_end));
 }

@@ -270,3 +270,76 @@ fn a_log_start_beyond_what_is_flushed_is_answered_when_it_is_reached() {
     let kept = rig.deleted(delete);
     assert_eq!((kept.error, kept.low_watermark), (None, 5));
 }
+
+/// A fresh broker has 64 blocks and 64 uuids, and a log needs one of each for its first record: of a request for more partitions than that
+/// the rest was refused, though the pool could have grown.
+#[test]
+fn a_request_for_more_partitions_than_there_are_blocks_is_appended_over_several_turns() {
+    for acks in [-1, 0] {
+        let mut rig = Rig::fresh(200);
+        let records = batch(1000);
+        let parts: Vec<(i32, &[u8])> = (0..200).map(|partition| (partition, &records[..])).collect();
+        let produce = rig.produce(acks, &parts);
+        rig.run(1_000);
+        assert_eq!(rig.acked(produce), vec![(0, None); 200], "acks={acks}");
+        assert!(!rig.shard.is_starved());
+    }
+}
+
+/// Many requests of one chunk, each for a cold partition, and the next records of the same producers behind them.
+#[test]
+fn requests_behind_one_that_waits_for_memory_keep_their_order() {
+    let mut rig = Rig::fresh(100);
+    let (first, second) = (sequenced(0), sequenced(1));
+    let firsts: Vec<u64> = (0..100).map(|partition| rig.produce(-1, &[(partition, &first)])).collect();
+    let seconds: Vec<u64> = (0..100).map(|partition| rig.produce(-1, &[(partition, &second)])).collect();
+    assert!(!rig.with_cx(|shard, cx| shard.room_for(1, cx)), "nothing more is parsed");
+    rig.run(1_000);
+    for (first, second) in firsts.into_iter().zip(seconds) {
+        assert_eq!((rig.acked(first), rig.acked(second)), (vec![(0, None)], vec![(1, None)]));
+    }
+    assert!(rig.with_cx(|shard, cx| shard.room_for(1, cx)));
+}
+
+#[test]
+fn what_waits_for_memory_is_answered_at_its_deadline_and_then_dropped() {
+    let mut rig = Rig::fresh(200);
+    rig.hold = |_| true;
+    let records = batch(1000);
+    let parts: Vec<(i32, &[u8])> = (0..200).map(|partition| (partition, &records[..])).collect();
+    let produce = rig.produce(-1, &parts);
+    let silent = rig.produce(0, &[(199, &records)]);
+    rig.run(30_100);
+    assert!(rig.acked(produce).iter().all(|part| part.1 == Some(Refused::RequestTimedOut)));
+    assert_eq!(rig.acked(silent), [(-1, Some(Refused::RequestTimedOut))]);
+    rig.release();
+    rig.run(1_000);
+    assert!(!rig.shard.is_starved() && rig.shard.parked.is_empty());
+    let next = rig.produce(-1, &[(199, &records)]);
+    rig.run(500);
+    assert_eq!(rig.acked(next), [(0, None)], "nobody was told of another");
+}
+
+#[test]
+fn what_waits_for_memory_outlives_its_connection_but_not_its_partition_or_its_disk() {
+    let records = batch(1000);
+    let parts: Vec<(i32, &[u8])> = (0..200).map(|partition| (partition, &records[..])).collect();
+    let mut rig = Rig::fresh(200);
+    rig.produce(0, &parts);
+    rig.forget();
+    rig.run(1_000);
+    assert!(rig.replies.is_empty());
+    let next = rig.produce(-1, &[(199, &records)]);
+    rig.run(500);
+    assert_eq!(rig.acked(next), [(1, None)], "what it sent is kept");
+
+    let mut rig = Rig::fresh(200);
+    let produce = rig.produce(-1, &parts);
+    rig.with_cx(|shard, cx| shard.delete(key(199), cx));
+    rig.world.place_fault(OpKind::Flush, 0, Injected::Fails(Errno::IO));
+    rig.run(1_000);
+    let outcomes = rig.produced(produce);
+    assert_eq!(outcomes[199].error, Some(Refused::UnknownTopicOrPartition));
+    assert_eq!(outcomes[198].error, Some(Refused::KafkaStorageError));
+    assert!(!rig.shard.is_starved());
+}

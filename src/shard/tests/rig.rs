@@ -118,11 +118,26 @@ impl Rig {
     }
 
     pub fn with_tail_cache(durability: Durability, tail_cache_bytes: usize) -> Rig {
+        let mut rig = Rig::bare(tail_cache_bytes);
+        while rig.io.grow_pool() {}
+        rig.shard.create(key(0), rules(durability));
+        rig.shard.create(key(1), rules(durability));
+        rig
+    }
+
+    /// So many partitions, and one slice of the memory that they may have, as at the start of a broker.
+    pub fn fresh(partitions: i32) -> Rig {
+        let mut rig = Rig::bare(16 << 20);
+        assert!(rig.io.grow_pool());
+        (0..partitions).for_each(|at| rig.shard.create(key(at), rules(Durability::Durable)));
+        rig
+    }
+
+    fn bare(tail_cache_bytes: usize) -> Rig {
         let world = World::new(11, Faults::none());
         world.add_disk(DATA, DiskConfig::default());
         let process = world.start_process();
         let mut io = Io::Sim(Box::new(world.io(process, 32 << 20)));
-        while io.grow_pool() {}
         let store = StoreConfig {
             data_dir: PathBuf::from(DATA),
             directory: Uuid([9; 16]),
@@ -132,9 +147,7 @@ impl Rig {
             tail_cache_bytes,
             planted: None,
         };
-        let mut shard = Shard::new(ShardId(0), store);
-        shard.create(key(0), rules(durability));
-        shard.create(key(1), rules(durability));
+        let shard = Shard::new(ShardId(0), store);
         let (replies, notices, dones, held) = Default::default();
         let mut rig = Rig { world, io, shard, replies, notices, next: 0, dones, held, hold: |_| false };
         rig.collect();
@@ -193,7 +206,11 @@ impl Rig {
         // What was handed in belongs to this turn.
         self.with_cx(|shard, cx| shard.turn(cx));
         while self.io.now() < end {
-            let until = self.shard.next_deadline().map_or(end, |at| at.min(end));
+            let mut until = self.shard.next_deadline().map_or(end, |at| at.min(end));
+            if self.shard.is_starved() {
+                self.io.grow_pool();
+                until = until.min(self.io.now().plus_ms(1));
+            }
             let mut dones = std::mem::take(&mut self.dones);
             self.io.turn(Wait::Until(until), &mut dones);
             for done in dones.drain(..) {
