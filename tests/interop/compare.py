@@ -10,7 +10,8 @@ from session import Exchange, Session
 from wire import batch
 
 # What may differ. (API, path, rule, reason). Rules:
-#   node     the broker's own node id is written <node>; any other number is compared
+#   node     a node id that the broker listed at the start is written <node>; any other number is compared
+#   nodes    as sorted; and of a broker whose shards are brokers to clients, those that look alike then count once
 #   topic    a topic id is written as the name it belongs to, so a wrong id still shows
 #   producer a producer id is written as the how-manieth this broker has handed out
 #   sign     numbers from 0 up are alike; negative ones are compared
@@ -45,8 +46,10 @@ MASKS: list[tuple[str, str, str, str]] = [
     ("ApiVersions", r"\.finalizedFeatures", "within", "corelog advertises what it implements"),
     ("ApiVersions", r"\.finalizedFeaturesEpoch", "sign", "an offset of the metadata log"),
     ("ApiVersions", r"\.zkMigrationReady", "ignore", "false and absent mean the same"),
+    ("DescribeConfigs", r"\.results\[\]\.resourceName", "node", "the settings of a broker are asked for by its node id"),
     ("DescribeConfigs", r"\.results\[\]\.configs", "subset", "a broker has no settings for parts it does not have"),
-    ("DescribeCluster", r"\.brokers", "sorted", "no order is promised"),
+    ("DescribeCluster", r"\.brokers", "nodes", "no order is promised; with advertise=shards each shard is listed, and Kafka has no shards"),
+    ("Metadata", r"\.brokers", "nodes", "with advertise=shards each shard is listed, and Kafka has no shards"),
     ("Metadata", r"\.topics", "sorted", "Kafka answers in no fixed order"),
     ("Metadata", r".*\.partitions", "sorted", "no order is promised"),
     ("CreateTopics", r"\.topics", "sorted", "Kafka answers in no fixed order"),
@@ -108,14 +111,17 @@ def canonical(session: Session, api: str, value: Any, path: str = "") -> Any:
         return {k: canonical(session, api, v, f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, list):
         items = [canonical(session, api, v, path + "[]") for v in value]
-        return sorted(items, key=element_key) if rule in ("sorted", "subset", "within") else items
+        if rule == "nodes" and items:
+            absent = len(session.node_ids) - len(items)
+            items = [item for at, item in enumerate(items) if item not in items[:at]] + ["<absent>"] * absent
+        return sorted(items, key=element_key) if rule in ("sorted", "subset", "within", "nodes") else items
     if isinstance(value, bytes) and api == "Fetch":
         return canonical(session, api, batch.parse(value), path)
     return _scalar(session, rule, value)
 
 
 def _scalar(session: Session, rule: str, value: Any) -> Any:
-    if rule == "node" and value == session.node_id:
+    if rule == "node" and (value in session.node_ids or value in map(str, session.node_ids)):
         return "<node>"
     if rule == "topic" and isinstance(value, uuid.UUID) and value.int:
         return session.topic_ids.get(value, str(value))

@@ -37,17 +37,23 @@ class Session:
     exchanges: list[Exchange] = field(default_factory=list)
     topic_ids: dict[uuid.UUID, str] = field(default_factory=dict)
     producer_ids: list[int] = field(default_factory=list)
-    node_id: int = -1
+    # More than one where each shard is a broker to clients.
+    node_ids: list[int] = field(default_factory=list)
     cluster_id: str = ""
     _socket: socket.socket | None = None
     _correlation: int = 100
 
     def __post_init__(self) -> None:
         body = self.quiet("Metadata", 12, {"topics": []})
-        self.node_id, self.cluster_id = body["brokers"][0]["nodeId"], body["clusterId"]
+        self.node_ids, self.cluster_id = [broker["nodeId"] for broker in body["brokers"]], body["clusterId"]
         asked = {"transactionalId": None, "transactionTimeoutMs": 60000}
         self.wait("producer ids", lambda: self.quiet("InitProducerId", 4, asked)["errorCode"] == 0)
         self.producer_ids.clear()
+
+    @property
+    def node_id(self) -> int:
+        """A broker that exists."""
+        return self.node_ids[0]
 
     # The wire.
 
