@@ -13,6 +13,7 @@ use corelog::wire::msg::{self, Bytes};
 use corelog::wire::produce::ProduceRequest;
 use serde_json::Value;
 
+use crate::support::skip;
 use crate::vectors::hex;
 
 /// Requests that Kafka serves and the facade does not decode.
@@ -57,7 +58,7 @@ struct Exchange {
 fn exchanges(test: &str) -> Vec<Exchange> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
     let Ok(files) = std::fs::read_dir(&folder) else {
-        println!("skipped: {test} (no tests/captures)");
+        skip(test, "no tests/captures");
         return Vec::new();
     };
     let mut paths: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
@@ -115,7 +116,7 @@ pub fn requests() -> Vec<Vec<u8>> {
 #[test]
 fn recorded_exchanges_decode() {
     let mut decoded = 0;
-    for exchange in exchanges("recorded exchanges decode") {
+    for exchange in exchanges("captures::recorded_exchanges_decode") {
         let name = &exchange.name;
         // Also those that Kafka did not answer: they are hostile on purpose.
         fuzz::requests(&exchange.request);
@@ -140,7 +141,7 @@ fn recorded_exchanges_decode() {
 fn produced_batches_get_kafkas_verdict() {
     let mut compared = 0;
     let mut now_ms = None;
-    for exchange in exchanges("produced batches get Kafka's verdict") {
+    for exchange in exchanges("captures::produced_batches_get_kafkas_verdict") {
         let (Some(response), Ok(header)) = (exchange.response, RequestHeader::parse(&exchange.request))
         else {
             continue;

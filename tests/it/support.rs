@@ -2,9 +2,12 @@
 //!
 //! A test that this machine cannot run says so by name, with [`skip`].
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use corelog::base::error::Fatal;
@@ -33,9 +36,15 @@ const MORE_SHARDS_THAN_CPUS: &str = "shards share";
 /// How much more than `memory` a broker may be resident with.
 pub const RESIDENT_MARGIN_BYTES: u64 = 64 << 20;
 
-/// Says that a test did not run, and why.
+/// Says once that a test did not run, and why: past the harness, which shows nothing of what a passing test prints.
 pub fn skip(test: &str, why: &str) {
-    println!("SKIPPED {test}: {why}");
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = format!("SKIPPED {test}: {why}\n");
+    // Behind a line end, as the harness may be in the middle of a line; in one write, as tests run side by side.
+    if SAID.lock().expect("no panic in here").insert(line.clone()) {
+        let _ = std::io::stderr().write_all(format!("\n{line}").as_bytes());
+    }
 }
 
 /// What the tests run brokers on: `CORELOG_RUNTIME`, or what `auto` comes to here. An error if it cannot run.

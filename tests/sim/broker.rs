@@ -45,6 +45,10 @@ struct Partition {
     oracle: Oracle,
     producer: Producer,
     next_fetch: i64,
+    /// Where the log began at the latest, as far as answers said.
+    start_seen: i64,
+    /// The newest segment that this run was seen to have.
+    newest_segment: Option<u64>,
 }
 
 /// One idempotent producer for each partition, or one without sequence numbers.
@@ -77,6 +81,8 @@ struct Topic {
     durability: Durability,
     partitions: i32,
     configs: Vec<(&'static str, String)>,
+    /// Old segments go by themselves.
+    retention: bool,
     created: Created,
     dir: PathBuf,
     /// How often it was deleted. What was asked of an earlier life tells nothing of this one.
@@ -193,12 +199,23 @@ impl Story {
         let partitions = 1 + self.below(3) as i32;
         let topic = self.topics.len();
         let segment_bytes = 1_048_576 << self.below(2);
-        let configs = vec![("durability", text.to_string()), ("segment.bytes", segment_bytes.to_string())];
+        let mut configs =
+            vec![("durability", text.to_string()), ("segment.bytes", segment_bytes.to_string())];
+        // Few stories write as much as a segment holds, so segments end by their age.
+        let retention = self.below(3) == 0;
+        if retention || self.below(2) == 0 {
+            configs.push(("segment.ms", (10 << self.below(8)).to_string()));
+        }
+        if retention {
+            let bytes = [1, 10_000, 100_000][self.below(3) as usize];
+            configs.push(("retention.bytes", bytes.to_string()));
+        }
         self.topics.push(Topic {
             name: format!("topic-{topic}"),
             durability,
             partitions,
             configs,
+            retention,
             created: Created::No,
             dir: PathBuf::new(),
             life: 0,
@@ -209,10 +226,19 @@ impl Story {
     }
 
     fn add_partition(&mut self, topic: usize, index: i32) {
-        let oracle = Oracle::new(self.oracle_name(topic, index), self.topics[topic].durability);
+        let mut oracle = Oracle::new(self.oracle_name(topic, index), self.topics[topic].durability);
+        oracle.retention = self.topics[topic].retention;
         let identity = if self.below(2) == 0 { Identity::Wanted } else { Identity::None };
         let producer = Producer { identity, next: 0, pending: VecDeque::new(), in_flight: 0 };
-        self.partitions.push(Partition { topic, index, oracle, producer, next_fetch: 0 });
+        self.partitions.push(Partition {
+            topic,
+            index,
+            oracle,
+            producer,
+            next_fetch: 0,
+            start_seen: 0,
+            newest_segment: None,
+        });
     }
 
     fn oracle_name(&self, topic: usize, index: i32) -> String {
@@ -257,14 +283,21 @@ impl Story {
             }
             let mut next = None;
             let mut seen = BTreeMap::new();
+            let mut begins;
             loop {
                 let from = next.unwrap_or(self.partitions[at].oracle.log_start());
                 let (start, hw, records) = self.fetch_now(at, from)?;
                 let partition = &mut self.partitions[at];
                 if next.is_none() {
                     partition.oracle.recovered(end, bounds(start, hw))?;
-                    partition.next_fetch = start;
+                    if start > partition.oracle.log_start_asked() {
+                        self.world.mark("retained");
+                    }
+                    (partition.next_fetch, partition.start_seen) = (start, start);
+                    partition.newest_segment = None;
                 }
+                // Retention goes on while this reads.
+                begins = if partition.oracle.retention { start } else { partition.oracle.log_start() };
                 let name = partition.oracle.name.clone();
                 let found = parse(&records).map_err(|e| format!("{name}: fetch from {from}: {e}"))?;
                 seen.extend(found.iter().map(|batch| (batch.base_offset, batch.id)));
@@ -277,8 +310,7 @@ impl Story {
                     return Err(format!("{name}: a fetch from {from} below {hw} found nothing"));
                 }
             }
-            let start = self.partitions[at].oracle.log_start();
-            self.partitions[at].oracle.complete(start, i64::MAX, &seen)?;
+            self.partitions[at].oracle.complete(begins, i64::MAX, &seen)?;
         }
         Ok(())
     }
@@ -289,7 +321,7 @@ impl Story {
         let (topic, index) = (self.topics[partition.topic].name.clone(), partition.index);
         let mut client = Client::new(&self.world, self.setup.addrs());
         let limit = self.world.now() + CALM_NS_MAX;
-        let asked = partition.oracle.log_start_asked();
+        let (asked, retention) = (partition.oracle.log_start_asked(), partition.oracle.retention);
         let (mut from, mut probing) = (from, false);
         while self.world.now() < limit {
             if client.in_flight() == 0 && probing {
@@ -309,7 +341,7 @@ impl Story {
                         match of.error_code {
                             0 => return Ok((of.log_start_offset, of.high_watermark, records)),
                             // A deletion whose answer was lost may have happened.
-                            1 if asked > from => probing = true,
+                            1 if asked > from || retention => probing = true,
                             1 => {
                                 return Err(format!(
                                     "{topic}-{index}: {from} is out of range; asked {asked}"

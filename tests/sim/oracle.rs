@@ -77,7 +77,8 @@ impl Oracle {
             sent.insert(*id, Sent { batch: before.batch.clone(), bases: Vec::new(), acked: false });
         }
         let asked = self.log_start_asked;
-        Oracle { sent, log_start_asked: asked, acked: self.acked, ..Oracle::new(name, self.durability) }
+        let made = Oracle::new(name, self.durability);
+        Oracle { sent, log_start_asked: asked, acked: self.acked, retention: self.retention, ..made }
     }
 
     /// The log took a batch and gave it `base`.

@@ -61,11 +61,12 @@ impl Setup {
         ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect()
     }
 
-    fn keys(&self) -> [(&'static str, String); 8] {
+    fn keys(&self) -> [(&'static str, String); 9] {
         [
             ("log.dirs", DATA_DIR.to_string()),
             ("listeners", format!("PLAINTEXT://127.0.0.1:{PORT}")),
             ("auto.create.topics.enable", "false".to_string()),
+            ("log.retention.check.interval.ms", "1000".to_string()),
             ("shards", self.shards.to_string()),
             ("shard.handover.requests", self.handover_requests.to_string()),
             ("shard.handover.interval.ms", self.handover_interval_ms.to_string()),
@@ -202,7 +203,7 @@ impl Drop for Broker {
 }
 
 /// What a run over many seeds must reach.
-pub const REACHED: [&str; 9] = [
+pub const REACHED: [&str; 11] = [
     "several_shards",
     "hop",
     "hop_held_back",
@@ -212,4 +213,6 @@ pub const REACHED: [&str; 9] = [
     "hop_control",
     "handed_over",
     "adopted",
+    "rolled",
+    "retained",
 ];

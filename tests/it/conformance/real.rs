@@ -11,6 +11,7 @@ use corelog::io::open::DriverConfig;
 
 use super::shards::{Player, ends};
 use super::*;
+use crate::support::skip;
 
 /// Makes a driver.
 pub type Make = fn(DriverConfig) -> Result<Io, Fatal>;
@@ -18,7 +19,7 @@ pub type Make = fn(DriverConfig) -> Result<Io, Fatal>;
 /// A world for one case over the driver that `make` makes, or none where it cannot run.
 pub fn world(driver: &str, case: &str, make: Make) -> Option<Box<dyn World>> {
     if let Err(fatal) = make(config()) {
-        println!("SKIPPED conformance::{driver}::{case}: {fatal}");
+        skip(&format!("conformance::{driver}::{case}"), &fatal.to_string());
         return None;
     }
     static SERIAL: AtomicU32 = AtomicU32::new(0);

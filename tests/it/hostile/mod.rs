@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use corelog::client::producer::produce_request;
 use corelog::client::settings::Acks;
+use corelog::io::descriptors;
 use corelog::wire::api::{ApiKey, TABLE};
 use corelog::wire::codec::Codec;
 use corelog::wire::msg::{
@@ -247,6 +248,8 @@ fn probe(open: &mut Option<Talk>, address: &str, hostile: &[u8]) -> Probed {
 fn peers_that_send_a_byte_a_second_are_closed() {
     let Some((_home, mut broker)) = start("byte_a_second", &[]) else { return };
     let count = if full() { 2000 } else { 200 };
+    // Ours, too: 1,024 is a common soft limit.
+    descriptors::raise_limit();
     let frame = encode(1, PRODUCE, &produce_request("t", 0, batch(&[7; 500]).into(), Acks::All, PATIENCE));
     let mut peers: Vec<Option<TcpStream>> = (0..count)
         .map(|_| {

@@ -22,7 +22,7 @@ use corelog::client::producer::Producer;
 use corelog::client::settings::{Acks, Settings};
 use corelog::wire::batch::build::NewRecord;
 
-use crate::support::{Broker, fresh_dir};
+use crate::support::{Broker, fresh_dir, skip};
 use rig::Rig;
 use writelog::WriteLog;
 
@@ -58,8 +58,8 @@ impl Rng {
 #[test]
 fn nothing_acked_is_missing_after_a_power_cut() {
     let Ok(states) = std::env::var("CORELOG_POWERLOSS") else {
-        println!("skipped: power-loss replay runs by scripts/powerloss (root, FUSE, loop devices)");
-        return;
+        let test = "powerloss::nothing_acked_is_missing_after_a_power_cut";
+        return skip(test, "power cuts are replayed by scripts/powerloss (root, FUSE, loop devices)");
     };
     if let Some(what) = rig::missing() {
         panic!("power-loss replay was asked for and cannot run: missing {what}");

@@ -35,7 +35,7 @@ fn key<'v>(name: &'v Value, id: &'v Value) -> TopicKey<'v> {
 fn produce_requests() {
     let mut parsed = ProduceRequest::default();
     for version in 3..=13 {
-        for vector in vectors("produce requests", "ProduceRequest", version) {
+        for vector in vectors("hot::produce_requests", "ProduceRequest", version) {
             let frame = request_frame(ApiKey::Produce, version, &vector.body);
             let header = RequestHeader::parse(&frame).expect("a header");
             parsed.parse(&frame, &header).unwrap_or_else(|e| panic!("{}: {e}", vector.name));
@@ -65,7 +65,7 @@ fn produce_requests() {
 #[test]
 fn produce_responses() {
     for version in 3..=13 {
-        for vector in vectors("produce responses", "ProduceResponse", version) {
+        for vector in vectors("hot::produce_responses", "ProduceResponse", version) {
             let (json, name) = (&vector.json, &vector.name);
             let mut out = Vec::new();
             let topics = list(&json["responses"]);
@@ -127,7 +127,7 @@ fn endpoints(json: &Value) -> Vec<NodeEndpoint<'_>> {
 fn fetch_requests() {
     let mut parsed = FetchRequest::default();
     for version in 4..=18 {
-        for vector in vectors("fetch requests", "FetchRequest", version) {
+        for vector in vectors("hot::fetch_requests", "FetchRequest", version) {
             let frame = request_frame(ApiKey::Fetch, version, &vector.body);
             let header = RequestHeader::parse(&frame).expect("a header");
             parsed.parse(&frame, &header).unwrap_or_else(|e| panic!("{}: {e}", vector.name));
@@ -184,7 +184,7 @@ fn check_fetch(parsed: &FetchRequest, json: &Value, frame: &[u8], name: &str) {
 fn fetch_responses() {
     let (mut compared, mut left_out) = (0, 0);
     for version in 4..=18 {
-        for vector in vectors("fetch responses", "FetchResponse", version) {
+        for vector in vectors("hot::fetch_responses", "FetchResponse", version) {
             let mut partitions = list(&vector.json["responses"]).iter().flat_map(|t| list(&t["partitions"]));
             if partitions
                 .any(|p| p["records"].is_null() || p["snapshotId"]["epoch"].as_i64().unwrap_or(-1) != -1)

@@ -35,7 +35,11 @@ fn requests_decode_and_encode_to_the_same_bytes() {
     let mut count = 0;
     for row in TABLE {
         for version in row.min..=row.max {
-            for vector in vectors("requests", &format!("{}Request", row.name), version) {
+            for vector in vectors(
+                "messages::requests_decode_and_encode_to_the_same_bytes",
+                &format!("{}Request", row.name),
+                version,
+            ) {
                 let frame = request_frame(row.key, version, &vector.body);
                 if vector.over_limit {
                     assert!(msg::recode_request(&frame).is_err(), "{}", vector.name);
@@ -61,7 +65,11 @@ fn responses_decode_and_encode_to_the_same_bytes() {
     let mut count = 0;
     for row in TABLE {
         for version in row.min..=row.max {
-            for vector in vectors("responses", &format!("{}Response", row.name), version) {
+            for vector in vectors(
+                "messages::responses_decode_and_encode_to_the_same_bytes",
+                &format!("{}Response", row.name),
+                version,
+            ) {
                 let frame = response_frame(row.key, version, &vector.body);
                 let decode =
                     |bytes: &[u8]| msg::recode_response(row.key, version, Bytes::copy_from_slice(bytes));
@@ -82,7 +90,7 @@ fn responses_decode_and_encode_to_the_same_bytes() {
 #[test]
 fn request_headers_are_parsed() {
     for (header_version, api, version) in [(1, ApiKey::Metadata, 1i16), (2, ApiKey::Metadata, 12)] {
-        for vector in vectors("request headers", "RequestHeader", header_version) {
+        for vector in vectors("messages::request_headers_are_parsed", "RequestHeader", header_version) {
             let mut frame = vector.body;
             frame[..2].copy_from_slice(&api.wire().to_be_bytes());
             frame[2..4].copy_from_slice(&version.to_be_bytes());

@@ -9,11 +9,13 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-/// The folder of vectors, or a printed line that names the test which is skipped without it.
+use crate::support::skip;
+
+/// The folder of vectors, or a line that names the test which is skipped without it.
 fn folder(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("CORELOG_VECTORS").map(PathBuf::from);
     match &folder {
-        None => println!("skipped: {test} (CORELOG_VECTORS is not set)"),
+        None => skip(&format!("vectors::{test}"), "CORELOG_VECTORS is not set"),
         Some(folder) => assert!(folder.join("messages").is_dir(), "no vectors in {}", folder.display()),
     }
     folder

@@ -32,7 +32,7 @@ fn batches(test: &str) -> Vec<(String, Vec<u8>, Value)> {
 
 #[test]
 fn batches_are_sound_and_every_flipped_byte_is_noticed() {
-    for (name, bytes, _) in batches("batches are sound") {
+    for (name, bytes, _) in batches("records::batches_are_sound_and_every_flipped_byte_is_noticed") {
         let found = Batch::only(&bytes).unwrap_or_else(|e| panic!("{name}: {e:?}"));
         assert_eq!(found.check(), Ok(()), "{name}");
         assert_eq!(batch::batches(&bytes).count(), 1, "{name}");
@@ -51,7 +51,7 @@ fn batches_are_sound_and_every_flipped_byte_is_noticed() {
 
 #[test]
 fn batch_headers_are_those_of_the_values() {
-    for (name, bytes, value) in batches("batch headers") {
+    for (name, bytes, value) in batches("records::batch_headers_are_those_of_the_values") {
         let batch = Batch::only(&bytes).expect("a batch");
         let or = |field: &str, default: i64| value[field].as_i64().unwrap_or(default);
         assert_eq!(batch.base_offset(), or("baseOffset", 0), "{name}");
@@ -73,7 +73,7 @@ fn batch_headers_are_those_of_the_values() {
 
 #[test]
 fn records_walk_to_the_values() {
-    for (name, bytes, value) in batches("records") {
+    for (name, bytes, value) in batches("records::records_walk_to_the_values") {
         let batch = Batch::only(&bytes).expect("a batch");
         let mut scratch = Vec::new();
         let walk = records::open(&batch, &mut scratch).unwrap_or_else(|e| panic!("{name}: {e:?}"));
@@ -115,7 +115,7 @@ fn records_walk_to_the_values() {
 /// Compressing again need not give the same bytes, but must give what decompresses to them.
 #[test]
 fn payloads_survive_each_codec() {
-    for (name, bytes, _) in batches("payloads") {
+    for (name, bytes, _) in batches("records::payloads_survive_each_codec") {
         let batch = Batch::only(&bytes).expect("a batch");
         let (mut plain, mut packed, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let codec = batch.codec().expect("a codec");

@@ -74,7 +74,7 @@ impl Story {
                 let name = self.oracle_name(at, self.partitions[i].index);
                 let partition = &mut self.partitions[i];
                 partition.oracle = partition.oracle.made_again(name);
-                partition.next_fetch = 0;
+                (partition.next_fetch, partition.start_seen, partition.newest_segment) = (0, 0, None);
                 partition.producer.begin_anew();
             }
         }
@@ -152,9 +152,10 @@ impl Story {
 
     /// The bytes of an acked record are where its level says, at this moment.
     fn check_disk(&mut self, at: usize, id: BatchId, base: i64) -> Verdict {
+        self.look_for_roll(at);
         let partition = &self.partitions[at];
         let topic = &self.topics[partition.topic];
-        if base < partition.oracle.log_start_asked() || topic.created != Created::Yes {
+        if topic.retention || base < partition.oracle.log_start_asked() || topic.created != Created::Yes {
             // Its segment may be gone by now.
             return Ok(());
         }
@@ -175,6 +176,20 @@ impl Story {
             at.is_some()
         });
         if found { Ok(()) } else { Err(format!("{name}: {id:?} was acked and is not on the disk")) }
+    }
+
+    /// What has more segments than before in one run has rolled: a start makes its own before the first ack.
+    fn look_for_roll(&mut self, at: usize) {
+        let partition = &self.partitions[at];
+        let dir = self.topics[partition.topic].dir.join(partition.index.to_string());
+        let Some(io) = self.broker().io() else { return };
+        let names = io.list_dir(&dir).unwrap_or_default();
+        let segments = names.iter().filter_map(|entry| entry.name.strip_suffix(".seg")?.parse().ok());
+        let newest = segments.max();
+        let before = std::mem::replace(&mut self.partitions[at].newest_segment, newest);
+        if before.is_some() && newest > before {
+            self.world.mark("rolled");
+        }
     }
 
     fn fetched(&mut self, parts: &[Part], max_bytes: i32, frame: &Bytes) -> Verdict {
@@ -204,11 +219,25 @@ impl Story {
                     let found = parse(&records).map_err(|e| format!("{name}: fetch from {from}: {e}"))?;
                     let reached = partition.oracle.fetched(from, of.high_watermark, &found)?;
                     partition.oracle.saw_high_watermark(of.high_watermark);
-                    partition.next_fetch =
-                        if reached > from { reached } else { partition.oracle.log_start() };
+                    if of.log_start_offset > partition.start_seen.max(partition.oracle.log_start_asked()) {
+                        if !partition.oracle.retention {
+                            let (name, start) = (&partition.oracle.name, of.log_start_offset);
+                            return Err(format!("{name}: begins at {start}, which nobody asked for"));
+                        }
+                        self.world.mark("retained");
+                    }
+                    partition.start_seen = partition.start_seen.max(of.log_start_offset);
+                    let start = partition.start_seen.max(partition.oracle.log_start());
+                    partition.next_fetch = if reached > from { reached } else { start };
                 }
                 1 => {
-                    partition.next_fetch = partition.oracle.log_start_asked();
+                    let behind = partition.oracle.retention && partition.start_seen <= from;
+                    partition.next_fetch = if behind {
+                        // Nobody has said yet where the log begins now.
+                        partition.oracle.high_watermark()
+                    } else {
+                        partition.start_seen.max(partition.oracle.log_start_asked())
+                    };
                     self.world.mark("out_of_range");
                 }
                 // Its owner did not answer in time.
