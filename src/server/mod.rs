@@ -317,6 +317,10 @@ impl Server {
             conn.receiving = false;
             conn.cancelling = false;
         }
+        // The seam lets go of what closes with the end of its `Recv`, which may be in this very batch.
+        if conn.phase != Phase::Open {
+            return;
+        }
         match (done.result, done.payload) {
             (Ok(_), Payload::Received(buf)) => {
                 conn.last_heard = on.cx.now;
@@ -426,7 +430,7 @@ impl Server {
 
     fn cancel_recv(&mut self, at: usize) {
         let conn = &mut self.connections[at];
-        if conn.receiving && !conn.cancelling {
+        if conn.phase == Phase::Open && conn.receiving && !conn.cancelling {
             conn.cancelling = true;
             let token = Token::new(TOKEN_CANCEL, conn.generation, at as u32);
             self.ops.push((Op::CancelRecv { conn: conn.id }, token));

@@ -1,5 +1,6 @@
-use super::rig::{Rig, fetch, produce};
-use crate::io::Errno;
+use super::rig::{Rig, describe_configs, fetch, fetch_with, produce, produce_with};
+use crate::controller::configs::BROKER;
+use crate::io::{Errno, Op};
 
 #[test]
 fn accepting_pauses_where_it_would_fail_again_at_once() {
@@ -107,4 +108,25 @@ fn a_connection_that_found_no_buffer_while_it_waited_listens_again() {
     rig.pass(1_001);
     rig.turn();
     assert!(rig.receiving(conn).is_some());
+}
+
+/// A connection that waits behind its long poll is closed; in the same batch of completions its `Recv` brings more than may wait, and
+/// ends. The driver lets go of the connection with that end, and an operation on it would be one on a connection that is not open.
+#[test]
+fn what_arrives_behind_a_close_asks_for_nothing() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    let mut frames = fetch(0, i32::MAX);
+    frames.extend(produce(&[0]));
+    rig.receive(conn, &frames);
+    rig.server.close_all();
+    for _ in 0..3 {
+        rig.arrive(conn, &[0; 64 << 10]);
+    }
+    rig.end_recv(conn, Err(Errno::CANCELED));
+    rig.turn();
+    assert!(rig.is_closing(conn));
+    assert!(!rig.ops.iter().any(|(op, _)| matches!(op, Op::CancelRecv { .. })));
+    rig.settle();
+    assert_eq!(rig.server.connections(), 0);
 }
