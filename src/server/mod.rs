@@ -374,7 +374,8 @@ impl Server {
             }
             let fetch_bytes_max = self.config.fetch_bytes_max.min(self.budget.answer_bytes_max());
             let config = ServerConfig { fetch_bytes_max, ..self.config };
-            if dispatch::one_chunk(conn, at, &config, &mut self.scratch, on).is_err() {
+            let owed_bytes_max = self.budget.owed_bytes_max(conn);
+            if dispatch::one_chunk(conn, at, owed_bytes_max, &config, &mut self.scratch, on).is_err() {
                 return self.close(at);
             }
             conn.stamp_ready(on.cx.clock.now());

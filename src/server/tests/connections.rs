@@ -130,3 +130,39 @@ fn what_arrives_behind_a_close_asks_for_nothing() {
     rig.settle();
     assert_eq!(rig.server.connections(), 0);
 }
+
+/// One piece of 64 KiB holds more than a hundred requests with large answers, and whether there is memory for answers was looked at
+/// once for all of them.
+#[test]
+fn requests_of_one_piece_wait_while_the_connection_owes_its_share() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    let frames = describe_configs([(BROKER, "1")]).repeat(128);
+    assert!(frames.len() < 64 << 10);
+    rig.receive(conn, &frames);
+    let sending = |rig: &Rig| -> usize {
+        let chains = rig.ops.iter().filter_map(|(op, _)| match op {
+            Op::Send { chain, .. } => Some(chain.remaining()),
+            _ => None,
+        });
+        chains.sum()
+    };
+    // A quarter of the 4 MiB that all may hold, and the answer that went over it.
+    let first = sending(&rig);
+    assert!((1 << 20..(1 << 20) + (128 << 10)).contains(&first), "{first} bytes are owed");
+    rig.settle();
+    for _ in 0..128 {
+        rig.turn();
+        rig.settle();
+    }
+    let bytes: usize = rig.sent.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(bytes > 4 << 20 && sending(&rig) == 0, "{bytes} bytes were sent");
+    let mut rest: Vec<u8> = rig.sent.iter().flat_map(|(_, bytes)| bytes).copied().collect();
+    let mut answers = 0;
+    while !rest.is_empty() {
+        let len = u32::from_be_bytes(rest[..4].try_into().expect("a frame")) as usize;
+        rest.drain(..4 + len);
+        answers += 1;
+    }
+    assert_eq!(answers, 128);
+}
