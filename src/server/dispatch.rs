@@ -14,7 +14,7 @@ use crate::wire::frame::RequestHeader;
 /// Where the controller lives.
 pub const CONTROLLER: ShardId = ShardId(0);
 
-/// The connection must be closed: its bytes cannot be followed, or its acks=0 request failed.
+/// The connection must be closed behind what it is owed: its bytes cannot be followed, or its acks=0 request failed.
 pub struct Close;
 
 impl From<WireError> for Close {

@@ -11,7 +11,8 @@
 //! - One `Recv` stays armed. When a connection must wait for memory, the `Recv` is cancelled and what had arrived stays in its inbox,
 //!   unparsed: the peer's own socket buffer is the queue. While it waits for its own answers the `Recv` stays armed for a while, so that
 //!   a peer that hangs up is noticed: its long poll is answered at once.
-//! - acks=0 has no response and still a place in the queue: its errors close the connection, as in Kafka.
+//! - acks=0 has no response and still a place in the queue: its errors close the connection, as in Kafka. So does a request that cannot
+//!   be followed; both once all before them is answered, because Kafka looks at one request at a time.
 //! - A connection's slot is reused only after `CloseConn` completed; its generation then differs, so a late reply finds nobody.
 
 mod accept;
@@ -199,13 +200,10 @@ impl Server {
         if conn.generation != reply.ticket.generation || conn.phase != Phase::Open {
             return;
         }
-        let Some(encoded) = conn.answer(reply, &mut self.scratch.buffers) else { return };
+        let Some(copied_bytes) = conn.answer(reply, &mut self.scratch.buffers) else { return };
         conn.stamp_ready(now);
         self.budget.settle(at, conn);
-        self.copied_bytes_total += encoded.copied_bytes;
-        if encoded.close {
-            return self.close(at);
-        }
+        self.copied_bytes_total += copied_bytes;
         self.ready.push(at);
     }
 
@@ -351,6 +349,10 @@ impl Server {
             if conn.phase != Phase::Open {
                 return;
             }
+            if conn.failed {
+                // Still taken, so that a peer that goes is noticed, and answers are not lost to the reset that unread bytes cause.
+                conn.inbox.clear();
+            }
             if conn.ended {
                 // There is but the rest of its inbox to do.
                 handover::stay(conn, self.config.shard, &on.meta.board);
@@ -376,7 +378,7 @@ impl Server {
             let config = ServerConfig { fetch_bytes_max, ..self.config };
             let owed_bytes_max = self.budget.owed_bytes_max(conn);
             if dispatch::one_chunk(conn, at, owed_bytes_max, &config, &mut self.scratch, on).is_err() {
-                return self.close(at);
+                conn.fail();
             }
             conn.stamp_ready(on.cx.clock.now());
             self.budget.settle(at, conn);
@@ -448,7 +450,7 @@ impl Server {
         if chain.is_done() {
             // What it sent before it ended, and what is not parsed yet, is answered first.
             let over = stopping || conn.ended && conn.inbox.is_empty();
-            if over && conn.owes_nothing() {
+            if over && conn.owes_nothing() || conn.is_over() {
                 self.close(at);
             }
             return self.step_move(at);

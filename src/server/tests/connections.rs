@@ -166,3 +166,52 @@ fn requests_of_one_piece_wait_while_the_connection_owes_its_share() {
     }
     assert_eq!(answers, 128);
 }
+
+/// A request whose error closes the connection came while an earlier one waited for its write: the earlier one was committed, and its
+/// client never heard of it. Kafka answers it before it looks at the next.
+#[test]
+fn what_is_owed_is_sent_before_an_error_closes_the_connection() {
+    let unknown_api = [0, 0, 0, 10, 0x7f, 0xff, 0, 0, 0, 0, 0, 9, 0xff, 0xff];
+    for bad in [produce_with(0, &[99], b""), unknown_api.to_vec()] {
+        let mut rig = Rig::new(&[]);
+        let conn = rig.connect();
+        rig.receive(conn, &produce(&[0]));
+        rig.settle();
+        rig.sent.clear();
+        let mut frames = produce(&[0]);
+        frames.extend(&bad);
+        frames.extend(produce(&[0]));
+        rig.receive(conn, &frames);
+        assert!(!rig.is_closing(conn) && rig.sent.is_empty(), "the first waits for its write");
+        rig.receive(conn, &produce(&[0]));
+        rig.complete(|op| matches!(op, Op::Write { .. }));
+        assert!(!rig.is_closing(conn), "its answer is on its way");
+        rig.settle();
+        assert_eq!(rig.sent.len(), 1, "what came behind is not answered");
+        assert_eq!(rig.server.connections(), 0);
+    }
+}
+
+#[test]
+fn an_error_with_nothing_owed_closes_at_once() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    rig.receive(conn, &produce_with(0, &[99], b""));
+    assert!(rig.is_closing(conn));
+    rig.settle();
+    assert_eq!((rig.server.connections(), rig.sent.len()), (0, 0));
+}
+
+/// An error behind an answer that its peer does not take: the peer is gone, or it is dropped for its slowness like any other.
+#[test]
+fn a_connection_that_failed_ends_with_its_peer() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    let mut frames = produce(&[0]);
+    frames.extend(produce_with(0, &[99], b""));
+    rig.receive(conn, &frames);
+    rig.end_recv(conn, Ok(0));
+    rig.turn();
+    rig.settle();
+    assert_eq!((rig.server.connections(), rig.sent.len()), (0, 1));
+}
