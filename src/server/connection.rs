@@ -95,6 +95,8 @@ pub struct Connection {
     pub receiving: bool,
     pub cancelling: bool,
     pub stalled: bool,
+    /// It found no receive buffer, and listens again when there may be one.
+    pub starved: bool,
     pub sending: bool,
     /// The peer sends no more.
     pub ended: bool,
@@ -140,6 +142,7 @@ impl Connection {
             receiving: false,
             cancelling: false,
             stalled: false,
+            starved: false,
             sending: false,
             ended: false,
             hurried: 0,

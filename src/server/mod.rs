@@ -25,6 +25,7 @@ mod handover;
 pub mod metadata;
 mod pending;
 pub mod quota;
+mod starved;
 mod timeouts;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ use budget::Budget;
 use connection::{Chunk, Connection, Phase};
 use handlers::{Metadata, Scratch};
 use quota::ConnectionQuota;
+use starved::Starved;
 
 /// Token kinds of the server's operations. Slot and generation are the connection's; for `ACCEPT` the slot is the listener.
 pub const TOKEN_ACCEPT: u8 = 16;
@@ -96,6 +98,7 @@ pub struct Server {
     /// Connections that have something to send, or whose inbox should be looked at again.
     ready: Vec<usize>,
     stalled: Vec<usize>,
+    starved: Starved,
     ops: Vec<(Op, Token)>,
     scratch: Scratch,
     /// By path.
@@ -123,6 +126,7 @@ impl Server {
             listeners: Vec::new(),
             ready: Vec::new(),
             stalled: Vec::new(),
+            starved: Starved::default(),
             ops: Vec::new(),
             scratch: Scratch::default(),
             stages: [Stages::default(); 3],
@@ -237,6 +241,7 @@ impl Server {
                 self.work_inbox(at, on);
             }
         }
+        self.receive_again(on.cx.now);
         self.flush_sends(&on.cx);
         self.accept_again(on.cx.now);
         if on.cx.now >= self.next_sweep {
@@ -271,7 +276,7 @@ impl Server {
 
     pub fn next_deadline(&self) -> Option<Mono> {
         let sweep = (!self.connections.is_empty()).then_some(self.next_sweep);
-        [sweep, self.next_accept()].into_iter().flatten().min()
+        [sweep, self.next_accept(), self.starved.until].into_iter().flatten().min()
     }
 
     /// Accepts no more and closes each connection as soon as it is owed nothing.
@@ -326,9 +331,11 @@ impl Server {
                 conn.inbox.push_back(Chunk { buf, at: 0, received: on.cx.now });
             }
             (Ok(_), _) => conn.ended = true,
-            (Err(Errno::NOBUFS | Errno::CANCELED | Errno::AGAIN), _) => {}
+            (Err(Errno::NOBUFS), _) => self.starve(at),
+            (Err(Errno::CANCELED | Errno::AGAIN), _) => {}
             (Err(_), _) => conn.ended = true,
         }
+        let conn = &mut self.connections[at];
         if !conn.stalled {
             return self.work_inbox(at, on);
         }
@@ -371,6 +378,8 @@ impl Server {
             }
             let wanted = conn.splitter.claimed_bytes().unwrap_or(0).max(arrived);
             if !on.shard.room_for(wanted, &mut on.cx) {
+                // Copied as long as that may be: the receive buffers are everybody's.
+                self.budget.keep_inbox(conn);
                 self.stall(at);
                 return self.cancel_recv(at);
             }
@@ -394,7 +403,7 @@ impl Server {
                 return self.close(at);
             }
             self.hurry(at, on);
-        } else if !conn.receiving {
+        } else if !conn.receiving && !conn.starved {
             self.arm(at);
         }
     }

@@ -215,3 +215,41 @@ fn a_connection_that_failed_ends_with_its_peer() {
     rig.settle();
     assert_eq!((rig.server.connections(), rig.sent.len()), (0, 1));
 }
+
+/// Connections that waited for memory kept what they had received in the buffers of the shard, and nobody else could be heard until
+/// there was memory.
+#[test]
+fn a_connection_that_waits_for_memory_keeps_no_receive_buffer() {
+    let mut rig = Rig::new(&[]);
+    let conns: Vec<_> = (0..4).map(|_| rig.connect()).collect();
+    let memory = rig.take_memory();
+    for conn in &conns {
+        assert!(rig.receive_pooled(*conn, &produce(&[0])), "there is a buffer");
+    }
+    rig.settle();
+    assert_eq!(rig.sent.len(), 0);
+    drop(memory);
+    rig.turn();
+    rig.settle();
+    assert_eq!(rig.sent.len(), 4);
+}
+
+/// Where receive buffers were away for a while, each turn asked for the next receive, which failed at once: a loop without a sleep.
+#[test]
+fn a_receive_that_found_no_buffer_is_not_tried_again_at_once() {
+    let mut rig = Rig::new(&[]);
+    let (quiet, busy) = (rig.connect(), rig.connect());
+    for _ in 0..3 {
+        rig.end_recv(quiet, Err(Errno::NOBUFS));
+        rig.turn();
+        assert_eq!(rig.receiving(quiet), None, "not at once");
+        assert_eq!(rig.server.next_deadline(), Some(rig.now.plus_ms(1)));
+        rig.pass(1);
+        rig.turn();
+        assert!(rig.receiving(quiet).is_some());
+    }
+    // What arrived for another one gives its buffer back.
+    rig.end_recv(quiet, Err(Errno::NOBUFS));
+    rig.receive(busy, &produce(&[0]));
+    assert!(rig.receiving(quiet).is_some());
+}
