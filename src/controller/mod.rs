@@ -151,24 +151,17 @@ impl Controller {
         self.decide(results, records, validate_only)
     }
 
-    /// Creates a topic with the broker's defaults, for a Metadata request that names an unknown one. Whether the broker allows that is the
-    /// caller's question.
-    pub fn auto_create(
-        &mut self,
-        name: &str,
-        new_id: impl FnMut() -> Uuid,
-    ) -> Parked<Result<Created, Refusal>> {
-        let topic = NewTopic {
+    /// Creates topics with the broker's defaults, for a Metadata request that names unknown ones: as one request, whose bounds hold for all
+    /// of them together. Whether the broker allows that is the caller's question.
+    pub fn auto_create(&mut self, names: &[&str], new_id: impl FnMut() -> Uuid) -> Parked<ByName<Created>> {
+        let topic = |name: &&str| NewTopic {
             name: name.to_string(),
             partitions: -1,
             replication_factor: -1,
             ..NewTopic::default()
         };
-        let parked = self.create_topics(&[topic], false, new_id);
-        let after = parked.after;
-        let unknown = Refusal { error: Refused::UnknownServerError, message: None };
-        let reply = parked.reply.into_iter().next().map_or(Err(unknown), |(_, result)| result);
-        Parked { reply, after }
+        let topics: Vec<NewTopic> = names.iter().map(topic).collect();
+        self.create_topics(&topics, false, new_id)
     }
 
     /// Deletes topics. Where the broker forbids it, every one is refused with `TopicDeletionDisabled`.

@@ -119,6 +119,21 @@ fn topics_are_refused_as_kafka_refuses_them() {
     assert_eq!(create(c, &[topic("c.d", 1, 1), topic("c_d", 1, 1)]), ["ok", "ok"], "only with what exists");
 }
 
+/// A count below zero once made room in the sum for one of two thousand million, and the broker ended for want of memory.
+#[test]
+fn a_negative_count_makes_no_room_for_another_topic() {
+    let many = "PolicyViolation: Excessively large number of partitions per request.";
+    let asked = [topic("a", i32::MAX, 1), topic("b", 7 - i32::MAX, 1)];
+    assert_eq!(create(&mut controller(&[]), &asked), [many, many]);
+    assert_eq!(
+        text(controller(&[]).create_topics(&asked, true, ids()).reply[0].1.as_ref().map(|_| ())),
+        many
+    );
+    let fits = [topic("a", 10_000, 1), topic("b", -7, 1)];
+    let negative = "InvalidPartitions: Number of partitions was set to an invalid non-positive value.";
+    assert_eq!(create(&mut controller(&[]), &fits), ["ok", negative]);
+}
+
 #[test]
 fn assignments_are_checked() {
     let mut controller = controller(&[]);
@@ -902,6 +917,7 @@ fn partitions_are_found_by_key() {
         error: Refused::TopicAlreadyExists,
         message: Some("Topic 'a' already exists.".to_string()),
     };
-    assert_eq!(c.auto_create("a", ids()).reply, Err(refused));
-    assert!(c.auto_create("b", || Uuid([5; 16])).reply.is_ok());
+    let reply = c.auto_create(&["a", "b"], || Uuid([5; 16])).reply;
+    assert_eq!(reply[0], ("a".to_string(), Err(refused)));
+    assert!(reply[1].1.is_ok());
 }

@@ -224,7 +224,8 @@ fn collision_key(name: &str) -> String {
 fn asked_partitions(image: &Image, topic: &NewTopic) -> i64 {
     match (topic.assignments.len(), topic.partitions) {
         (0, -1) => i64::from(image.config.num_partitions),
-        (0, count) => i64::from(count),
+        // One below zero is refused by itself, and must not make room in the sum.
+        (0, count) => i64::from(count.max(0)),
         (assigned, _) => assigned as i64,
     }
 }

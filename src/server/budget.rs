@@ -64,7 +64,13 @@ impl Budget {
             // Its own half frame is what it holds: waiting for that would be waiting for itself.
             return !self.is_short() || self.may_exceed(at);
         }
-        conn.owed_bytes() == 0 || !self.is_short() && conn.owed_bytes() <= self.limit / PER_CONNECTION_SHARE
+        conn.owed_bytes() <= self.owed_bytes_max(conn)
+    }
+
+    /// What the connection may owe and still be parsed: its share, of what is left.
+    pub fn owed_bytes_max(&self, conn: &Connection) -> u64 {
+        let left = self.limit.saturating_sub(self.held);
+        if left == 0 { 0 } else { (self.limit / PER_CONNECTION_SHARE).min(left + conn.charged) }
     }
 
     fn may_exceed(&mut self, at: usize) -> bool {

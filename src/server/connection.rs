@@ -43,6 +43,8 @@ pub enum Slot {
     Ready(Few<SendPart>, Stamps),
     /// acks=0: answered by nothing.
     Silent,
+    /// The request's error closes the connection once all before it is answered.
+    Close,
 }
 
 impl Slot {
@@ -51,7 +53,7 @@ impl Slot {
         match self {
             Slot::Waiting(pending, _) => pending.parts() as u64 * WAITING_PART_BYTES,
             Slot::Ready(parts, _) => parts.iter().map(|part| part.as_slice().len() as u64).sum(),
-            Slot::Silent => 0,
+            Slot::Silent | Slot::Close => 0,
         }
     }
 
@@ -62,12 +64,6 @@ impl Slot {
     fn is_fetch(&self) -> bool {
         matches!(self, Slot::Waiting(Pending::Fetch(_), _))
     }
-}
-
-/// What came of an answer.
-pub struct Answered {
-    pub close: bool,
-    pub copied_bytes: u64,
 }
 
 pub struct Connection {
@@ -99,11 +95,15 @@ pub struct Connection {
     pub receiving: bool,
     pub cancelling: bool,
     pub stalled: bool,
+    /// It found no receive buffer, and listens again when there may be one.
+    pub starved: bool,
     pub sending: bool,
     /// The peer sends no more.
     pub ended: bool,
     /// The requests below this sequence were told so.
     pub hurried: u64,
+    /// A request's error closes it, behind what it is owed before that: nothing more is parsed.
+    pub failed: bool,
     pub affinity: Affinity,
     /// Where it shall live: nothing more is parsed, and it goes when it is quiet.
     pub moving: Option<ShardId>,
@@ -142,9 +142,11 @@ impl Connection {
             receiving: false,
             cancelling: false,
             stalled: false,
+            starved: false,
             sending: false,
             ended: false,
             hurried: 0,
+            failed: false,
             affinity: Affinity::default(),
             moving: None,
             last_heard: now,
@@ -160,6 +162,18 @@ impl Connection {
 
     pub fn owes_nothing(&self) -> bool {
         self.queue.is_empty() && !self.sending
+    }
+
+    /// All is sent that was owed before the request whose error closes it.
+    pub fn is_over(&self) -> bool {
+        !self.sending && matches!(self.queue.front(), Some(Slot::Close))
+    }
+
+    /// The next request's error closes it.
+    pub fn fail(&mut self) {
+        self.failed = true;
+        self.frame_since = None;
+        self.push(Slot::Close);
     }
 
     /// The sequence that the next request gets.
@@ -238,29 +252,32 @@ impl Connection {
         old
     }
 
-    /// Encodes a shard's reply into its place. None if nobody waits there.
-    pub fn answer(&mut self, reply: Reply, buffers: &mut Buffers) -> Option<Answered> {
+    /// Encodes a shard's reply into its place. Returns the record bytes that were copied for it; none if nobody waits there.
+    pub fn answer(&mut self, reply: Reply, buffers: &mut Buffers) -> Option<u64> {
         let at = reply.ticket.sequence.checked_sub(self.head)? as usize;
         if !matches!(self.queue.get(at)?, Slot::Waiting(..)) {
             return None;
         }
         let Slot::Waiting(pending, mut stamps) = self.replace(at, Slot::Silent) else { return None };
         let encoded = pending.answer(reply.body, buffers);
-        if let Some(parts) = encoded.parts {
+        if encoded.close {
+            self.failed = true;
+            self.replace(at, Slot::Close);
+        } else if let Some(parts) = encoded.parts {
             stamps.merge(&reply.stamps);
             if stamps.get(Stamp::Owned) == 0 {
                 stamps.set(Stamp::Owned, stamps.get(Stamp::Parsed));
             }
             self.replace(at, Slot::Ready(parts, stamps));
         }
-        Some(Answered { close: encoded.close, copied_bytes: encoded.copied_bytes })
+        Some(encoded.copied_bytes)
     }
 
-    /// Stamps the answers whose turn it is: each that is ready, up to the first that is not.
+    /// Stamps the answers whose turn it is: each that is ready, up to the first that is not, or that closes the connection.
     pub fn stamp_ready(&mut self, now: Mono) {
         while let Some(slot) = self.queue.get_mut(self.ready) {
             match slot {
-                Slot::Waiting(..) => return,
+                Slot::Waiting(..) | Slot::Close => return,
                 Slot::Ready(_, stamps) => stamps.set(Stamp::Replied, now.0),
                 Slot::Silent => {}
             }

@@ -14,7 +14,7 @@ use crate::wire::frame::RequestHeader;
 /// Where the controller lives.
 pub const CONTROLLER: ShardId = ShardId(0);
 
-/// The connection must be closed: its bytes cannot be followed, or its acks=0 request failed.
+/// The connection must be closed behind what it is owed: its bytes cannot be followed, or its acks=0 request failed.
 pub struct Close;
 
 impl From<WireError> for Close {
@@ -24,11 +24,12 @@ impl From<WireError> for Close {
     }
 }
 
-/// Dispatches the frames in the oldest chunk of the inbox, until it is used up or the connection's bound of unanswered
-/// requests is reached; then the rest goes back to the front.
+/// Dispatches the frames in the oldest chunk of the inbox, until it is used up, or the connection's bound of unanswered requests is reached,
+/// or it owes more than `owed_bytes_max`; then the rest goes back to the front.
 pub fn one_chunk(
     conn: &mut Connection,
     at: usize,
+    owed_bytes_max: u64,
     config: &ServerConfig,
     scratch: &mut Scratch,
     on: &mut On<'_>,
@@ -50,6 +51,9 @@ pub fn one_chunk(
         let slot = one_frame(frame.bytes(), ticket, &mut stamps, config, scratch, on)?;
         conn.frame_since = None;
         conn.push(slot);
+        if conn.owed_bytes() > owed_bytes_max {
+            break;
+        }
     }
     let left = rest.len();
     if left > 0 {

@@ -80,7 +80,8 @@ impl Server {
         let window = self.config.handover_requests;
         let conn = &mut self.connections[at];
         for owner in on.router.take_asked() {
-            if window == 0 || conn.moving.is_some() || conn.ended || conn.phase != Phase::Open {
+            if window == 0 || conn.moving.is_some() || conn.ended || conn.failed || conn.phase != Phase::Open
+            {
                 continue;
             }
             let Some(to) = conn.affinity.count(owner, window) else { continue };

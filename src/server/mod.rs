@@ -11,7 +11,8 @@
 //! - One `Recv` stays armed. When a connection must wait for memory, the `Recv` is cancelled and what had arrived stays in its inbox,
 //!   unparsed: the peer's own socket buffer is the queue. While it waits for its own answers the `Recv` stays armed for a while, so that
 //!   a peer that hangs up is noticed: its long poll is answered at once.
-//! - acks=0 has no response and still a place in the queue: its errors close the connection, as in Kafka.
+//! - acks=0 has no response and still a place in the queue: its errors close the connection, as in Kafka. So does a request that cannot
+//!   be followed; both once all before them is answered, because Kafka looks at one request at a time.
 //! - A connection's slot is reused only after `CloseConn` completed; its generation then differs, so a late reply finds nobody.
 
 mod accept;
@@ -24,6 +25,7 @@ mod handover;
 pub mod metadata;
 mod pending;
 pub mod quota;
+mod starved;
 mod timeouts;
 
 #[cfg(test)]
@@ -45,6 +47,7 @@ use budget::Budget;
 use connection::{Chunk, Connection, Phase};
 use handlers::{Metadata, Scratch};
 use quota::ConnectionQuota;
+use starved::Starved;
 
 /// Token kinds of the server's operations. Slot and generation are the connection's; for `ACCEPT` the slot is the listener.
 pub const TOKEN_ACCEPT: u8 = 16;
@@ -95,6 +98,7 @@ pub struct Server {
     /// Connections that have something to send, or whose inbox should be looked at again.
     ready: Vec<usize>,
     stalled: Vec<usize>,
+    starved: Starved,
     ops: Vec<(Op, Token)>,
     scratch: Scratch,
     /// By path.
@@ -122,6 +126,7 @@ impl Server {
             listeners: Vec::new(),
             ready: Vec::new(),
             stalled: Vec::new(),
+            starved: Starved::default(),
             ops: Vec::new(),
             scratch: Scratch::default(),
             stages: [Stages::default(); 3],
@@ -199,13 +204,10 @@ impl Server {
         if conn.generation != reply.ticket.generation || conn.phase != Phase::Open {
             return;
         }
-        let Some(encoded) = conn.answer(reply, &mut self.scratch.buffers) else { return };
+        let Some(copied_bytes) = conn.answer(reply, &mut self.scratch.buffers) else { return };
         conn.stamp_ready(now);
         self.budget.settle(at, conn);
-        self.copied_bytes_total += encoded.copied_bytes;
-        if encoded.close {
-            return self.close(at);
-        }
+        self.copied_bytes_total += copied_bytes;
         self.ready.push(at);
     }
 
@@ -239,6 +241,7 @@ impl Server {
                 self.work_inbox(at, on);
             }
         }
+        self.receive_again(on.cx.now);
         self.flush_sends(&on.cx);
         self.accept_again(on.cx.now);
         if on.cx.now >= self.next_sweep {
@@ -273,7 +276,7 @@ impl Server {
 
     pub fn next_deadline(&self) -> Option<Mono> {
         let sweep = (!self.connections.is_empty()).then_some(self.next_sweep);
-        [sweep, self.next_accept()].into_iter().flatten().min()
+        [sweep, self.next_accept(), self.starved.until].into_iter().flatten().min()
     }
 
     /// Accepts no more and closes each connection as soon as it is owed nothing.
@@ -317,6 +320,10 @@ impl Server {
             conn.receiving = false;
             conn.cancelling = false;
         }
+        // The seam lets go of what closes with the end of its `Recv`, which may be in this very batch.
+        if conn.phase != Phase::Open {
+            return;
+        }
         match (done.result, done.payload) {
             (Ok(_), Payload::Received(buf)) => {
                 conn.last_heard = on.cx.now;
@@ -324,9 +331,11 @@ impl Server {
                 conn.inbox.push_back(Chunk { buf, at: 0, received: on.cx.now });
             }
             (Ok(_), _) => conn.ended = true,
-            (Err(Errno::NOBUFS | Errno::CANCELED | Errno::AGAIN), _) => {}
+            (Err(Errno::NOBUFS), _) => self.starve(at),
+            (Err(Errno::CANCELED | Errno::AGAIN), _) => {}
             (Err(_), _) => conn.ended = true,
         }
+        let conn = &mut self.connections[at];
         if !conn.stalled {
             return self.work_inbox(at, on);
         }
@@ -347,6 +356,10 @@ impl Server {
             if conn.phase != Phase::Open {
                 return;
             }
+            if conn.failed {
+                // Still taken, so that a peer that goes is noticed, and answers are not lost to the reset that unread bytes cause.
+                conn.inbox.clear();
+            }
             if conn.ended {
                 // There is but the rest of its inbox to do.
                 handover::stay(conn, self.config.shard, &on.meta.board);
@@ -365,13 +378,16 @@ impl Server {
             }
             let wanted = conn.splitter.claimed_bytes().unwrap_or(0).max(arrived);
             if !on.shard.room_for(wanted, &mut on.cx) {
+                // Copied as long as that may be: the receive buffers are everybody's.
+                self.budget.keep_inbox(conn);
                 self.stall(at);
                 return self.cancel_recv(at);
             }
             let fetch_bytes_max = self.config.fetch_bytes_max.min(self.budget.answer_bytes_max());
             let config = ServerConfig { fetch_bytes_max, ..self.config };
-            if dispatch::one_chunk(conn, at, &config, &mut self.scratch, on).is_err() {
-                return self.close(at);
+            let owed_bytes_max = self.budget.owed_bytes_max(conn);
+            if dispatch::one_chunk(conn, at, owed_bytes_max, &config, &mut self.scratch, on).is_err() {
+                conn.fail();
             }
             conn.stamp_ready(on.cx.clock.now());
             self.budget.settle(at, conn);
@@ -387,7 +403,7 @@ impl Server {
                 return self.close(at);
             }
             self.hurry(at, on);
-        } else if !conn.receiving {
+        } else if !conn.receiving && !conn.starved {
             self.arm(at);
         }
     }
@@ -426,7 +442,7 @@ impl Server {
 
     fn cancel_recv(&mut self, at: usize) {
         let conn = &mut self.connections[at];
-        if conn.receiving && !conn.cancelling {
+        if conn.phase == Phase::Open && conn.receiving && !conn.cancelling {
             conn.cancelling = true;
             let token = Token::new(TOKEN_CANCEL, conn.generation, at as u32);
             self.ops.push((Op::CancelRecv { conn: conn.id }, token));
@@ -443,7 +459,7 @@ impl Server {
         if chain.is_done() {
             // What it sent before it ended, and what is not parsed yet, is answered first.
             let over = stopping || conn.ended && conn.inbox.is_empty();
-            if over && conn.owes_nothing() {
+            if over && conn.owes_nothing() || conn.is_over() {
                 self.close(at);
             }
             return self.step_move(at);

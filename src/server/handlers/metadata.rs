@@ -14,7 +14,7 @@ use super::{Handled, Metadata, Request, respond};
 use crate::base::error::Refused;
 use crate::base::ids::{PartitionIndex, PartitionKey, Uuid};
 use crate::controller::image::{Topic, is_internal};
-use crate::controller::topics::check_name;
+use crate::controller::topics::{PARTITIONS_PER_REQUEST_MAX, check_name};
 use crate::wire::error::{WireError, code};
 use crate::wire::msg::{
     self, MetadataRequest, MetadataResponse, StrBytes, metadata_request, metadata_response,
@@ -90,7 +90,7 @@ fn asked(
         }
         return answers;
     }
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut to_create) = (BTreeSet::new(), Vec::new());
     for name in topics.iter().filter_map(|topic| topic.name.as_ref()) {
         let text: &str = name;
         if !seen.insert(text) {
@@ -103,13 +103,14 @@ fn asked(
                     Err(refusal) => refusal.error,
                     Ok(()) => Refused::UnknownTopicOrPartition,
                 };
-                if error == Refused::UnknownTopicOrPartition && may_create {
-                    create(meta, text);
+                if error == Refused::UnknownTopicOrPartition && may_create && !is_internal(text) {
+                    to_create.push(text);
                 }
                 refused(Some(name.clone()), Uuid::ZERO, error)
             }
         });
     }
+    create(meta, &to_create);
     answers
 }
 
@@ -122,13 +123,22 @@ fn is_to_create(meta: &Metadata, topic: &metadata_request::MetadataRequestTopic)
     }) && meta.image.config.auto_create_topics
 }
 
-/// The answer does not wait for it: the client learns from the next one.
-fn create(meta: &mut Metadata, name: &str) {
+/// Creates all of them or, where together they are more than one request may, none, as Kafka does. The answer does not wait for it: the
+/// client learns from the next one.
+fn create(meta: &mut Metadata, names: &[&str]) {
     let Some(controller) = &mut meta.controller else { return };
-    if controller.staged().config.auto_create_topics && !is_internal(name) {
-        let created = controller.auto_create(name, || meta.ids.draw());
-        if let Err(refusal) = created.reply {
-            tracing::debug!(topic = name, error = ?refusal.error, "topic not created on request");
+    if names.is_empty() || !controller.staged().config.auto_create_topics {
+        return;
+    }
+    if names.len() > PARTITIONS_PER_REQUEST_MAX as usize {
+        return tracing::debug!(
+            topics = names.len(),
+            "too many unknown topics in one request: none is created"
+        );
+    }
+    for (topic, result) in controller.auto_create(names, || meta.ids.draw()).reply {
+        if let Err(refusal) = result {
+            tracing::debug!(topic, error = ?refusal.error, "topic not created on request");
         }
     }
 }

@@ -1,5 +1,6 @@
-use super::rig::{Rig, fetch, produce};
-use crate::io::Errno;
+use super::rig::{Rig, describe_configs, fetch, fetch_with, produce, produce_with};
+use crate::controller::configs::BROKER;
+use crate::io::{Errno, Op};
 
 #[test]
 fn accepting_pauses_where_it_would_fail_again_at_once() {
@@ -107,4 +108,148 @@ fn a_connection_that_found_no_buffer_while_it_waited_listens_again() {
     rig.pass(1_001);
     rig.turn();
     assert!(rig.receiving(conn).is_some());
+}
+
+/// A connection that waits behind its long poll is closed; in the same batch of completions its `Recv` brings more than may wait, and
+/// ends. The driver lets go of the connection with that end, and an operation on it would be one on a connection that is not open.
+#[test]
+fn what_arrives_behind_a_close_asks_for_nothing() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    let mut frames = fetch(0, i32::MAX);
+    frames.extend(produce(&[0]));
+    rig.receive(conn, &frames);
+    rig.server.close_all();
+    for _ in 0..3 {
+        rig.arrive(conn, &[0; 64 << 10]);
+    }
+    rig.end_recv(conn, Err(Errno::CANCELED));
+    rig.turn();
+    assert!(rig.is_closing(conn));
+    assert!(!rig.ops.iter().any(|(op, _)| matches!(op, Op::CancelRecv { .. })));
+    rig.settle();
+    assert_eq!(rig.server.connections(), 0);
+}
+
+/// One piece of 64 KiB holds more than a hundred requests with large answers, and whether there is memory for answers was looked at
+/// once for all of them.
+#[test]
+fn requests_of_one_piece_wait_while_the_connection_owes_its_share() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    let frames = describe_configs([(BROKER, "1")]).repeat(128);
+    assert!(frames.len() < 64 << 10);
+    rig.receive(conn, &frames);
+    let sending = |rig: &Rig| -> usize {
+        let chains = rig.ops.iter().filter_map(|(op, _)| match op {
+            Op::Send { chain, .. } => Some(chain.remaining()),
+            _ => None,
+        });
+        chains.sum()
+    };
+    // A quarter of the 4 MiB that all may hold, and the answer that went over it.
+    let first = sending(&rig);
+    assert!((1 << 20..(1 << 20) + (128 << 10)).contains(&first), "{first} bytes are owed");
+    rig.settle();
+    for _ in 0..128 {
+        rig.turn();
+        rig.settle();
+    }
+    let bytes: usize = rig.sent.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(bytes > 4 << 20 && sending(&rig) == 0, "{bytes} bytes were sent");
+    let mut rest: Vec<u8> = rig.sent.iter().flat_map(|(_, bytes)| bytes).copied().collect();
+    let mut answers = 0;
+    while !rest.is_empty() {
+        let len = u32::from_be_bytes(rest[..4].try_into().expect("a frame")) as usize;
+        rest.drain(..4 + len);
+        answers += 1;
+    }
+    assert_eq!(answers, 128);
+}
+
+/// A request whose error closes the connection came while an earlier one waited for its write: the earlier one was committed, and its
+/// client never heard of it. Kafka answers it before it looks at the next.
+#[test]
+fn what_is_owed_is_sent_before_an_error_closes_the_connection() {
+    let unknown_api = [0, 0, 0, 10, 0x7f, 0xff, 0, 0, 0, 0, 0, 9, 0xff, 0xff];
+    for bad in [produce_with(0, &[99], b""), unknown_api.to_vec()] {
+        let mut rig = Rig::new(&[]);
+        let conn = rig.connect();
+        rig.receive(conn, &produce(&[0]));
+        rig.settle();
+        rig.sent.clear();
+        let mut frames = produce(&[0]);
+        frames.extend(&bad);
+        frames.extend(produce(&[0]));
+        rig.receive(conn, &frames);
+        assert!(!rig.is_closing(conn) && rig.sent.is_empty(), "the first waits for its write");
+        rig.receive(conn, &produce(&[0]));
+        rig.complete(|op| matches!(op, Op::Write { .. }));
+        assert!(!rig.is_closing(conn), "its answer is on its way");
+        rig.settle();
+        assert_eq!(rig.sent.len(), 1, "what came behind is not answered");
+        assert_eq!(rig.server.connections(), 0);
+    }
+}
+
+#[test]
+fn an_error_with_nothing_owed_closes_at_once() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    rig.receive(conn, &produce_with(0, &[99], b""));
+    assert!(rig.is_closing(conn));
+    rig.settle();
+    assert_eq!((rig.server.connections(), rig.sent.len()), (0, 0));
+}
+
+/// An error behind an answer that its peer does not take: the peer is gone, or it is dropped for its slowness like any other.
+#[test]
+fn a_connection_that_failed_ends_with_its_peer() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    let mut frames = produce(&[0]);
+    frames.extend(produce_with(0, &[99], b""));
+    rig.receive(conn, &frames);
+    rig.end_recv(conn, Ok(0));
+    rig.turn();
+    rig.settle();
+    assert_eq!((rig.server.connections(), rig.sent.len()), (0, 1));
+}
+
+/// Connections that waited for memory kept what they had received in the buffers of the shard, and nobody else could be heard until
+/// there was memory.
+#[test]
+fn a_connection_that_waits_for_memory_keeps_no_receive_buffer() {
+    let mut rig = Rig::new(&[]);
+    let conns: Vec<_> = (0..4).map(|_| rig.connect()).collect();
+    let memory = rig.take_memory();
+    for conn in &conns {
+        assert!(rig.receive_pooled(*conn, &produce(&[0])), "there is a buffer");
+    }
+    rig.settle();
+    assert_eq!(rig.sent.len(), 0);
+    drop(memory);
+    rig.turn();
+    rig.settle();
+    assert_eq!(rig.sent.len(), 4);
+}
+
+/// Where receive buffers were away for a while, each turn asked for the next receive, which failed at once: a loop without a sleep.
+#[test]
+fn a_receive_that_found_no_buffer_is_not_tried_again_at_once() {
+    let mut rig = Rig::new(&[]);
+    let (quiet, busy) = (rig.connect(), rig.connect());
+    for _ in 0..3 {
+        rig.end_recv(quiet, Err(Errno::NOBUFS));
+        rig.turn();
+        assert_eq!(rig.receiving(quiet), None, "not at once");
+        assert_eq!(rig.server.next_deadline(), Some(rig.now.plus_ms(1)));
+        rig.pass(1);
+        rig.turn();
+        assert!(rig.receiving(quiet).is_some());
+    }
+    // What arrived for another one gives its buffer back.
+    rig.end_recv(quiet, Err(Errno::NOBUFS));
+    rig.receive(busy, &produce(&[0]));
+    assert!(rig.receiving(quiet).is_some());
 }

@@ -1,3 +1,4 @@
+mod cold;
 mod connections;
 mod rig;
 mod stamps;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::config::source::{Loader, Source};
 use crate::controller::Controller;
 use crate::controller::image::{Broker, Image};
 use crate::controller::record::Record;
-use crate::io::buffer::{Pool, RecvBuf};
+use crate::io::buffer::{Block, Pool, RecvBuf, RecvPool};
 use crate::io::clock::Clock;
 use crate::io::{ConnId, Done, Errno, FileId, ListenerId, Mono, Op, Payload, StorageCaps, Token};
 use crate::log::store::StoreConfig;
@@ -23,11 +24,16 @@ use crate::server::{On, Server, ServerConfig};
 use crate::shard::{Cx, Shard, TOKEN_READ, TOKEN_STORE, rules};
 use crate::wire::batch::build::{BatchBuilder, NewRecord};
 use crate::wire::codec::Codec;
-use crate::wire::msg::{self, Bytes, FetchRequest, ProduceRequest, StrBytes, fetch_request, produce_request};
+use crate::wire::msg::{
+    self, Bytes, DescribeConfigsRequest, FetchRequest, MetadataRequest, ProduceRequest, StrBytes,
+    describe_configs_request, fetch_request, metadata_request, produce_request,
+};
 
 pub const NAME: &str = "orders";
 const TOPIC: Uuid = Uuid([2; 16]);
 const PARTITIONS: i32 = 4;
+const MEMORY_BYTES: usize = 16 << 20;
+const RECV_BUFFERS: u16 = 2;
 
 pub struct Rig {
     pub server: Server,
@@ -35,6 +41,7 @@ pub struct Rig {
     router: Router,
     meta: Metadata,
     pool: Pool,
+    receives: RecvPool,
     pub now: Mono,
     files: u32,
     connections: u32,
@@ -44,11 +51,11 @@ pub struct Rig {
     pub sent: Vec<(ConnId, Vec<u8>)>,
 }
 
-fn image(config: BrokerConfig) -> Image {
+fn image(config: BrokerConfig, partitions: i32) -> Image {
     let me = Broker { id: BrokerId(1), host: "127.0.0.1".into(), port: 9092, rack: None };
     let mut image = Image::new("cluster".into(), Arc::new(config), vec![me]);
     let mut records = vec![Record::Topic { name: NAME.into(), id: TOPIC, config: Default::default() }];
-    records.extend((0..PARTITIONS).map(|index| Record::Partition {
+    records.extend((0..partitions).map(|index| Record::Partition {
         topic: TOPIC,
         index: PartitionIndex(index),
         leader: BrokerId(1),
@@ -62,11 +69,16 @@ fn image(config: BrokerConfig) -> Image {
 impl Rig {
     /// A broker with these settings, and a listener that is served.
     pub fn new(settings: &[(&str, &str)]) -> Rig {
+        Rig::sized(settings, PARTITIONS, MEMORY_BYTES)
+    }
+
+    /// The same with so many partitions, and half of so much memory for their ends.
+    pub fn sized(settings: &[(&str, &str)], partitions: i32, memory_bytes: usize) -> Rig {
         let mut loader = Loader::default();
         for (key, value) in settings {
             loader.set(Source::Flag, key, value).expect("a setting");
         }
-        let image = image(loader.finish().expect("settings that fit"));
+        let image = image(loader.finish().expect("settings that fit"), partitions);
         let caps = StorageCaps {
             device: 1,
             file_system: "ext4".to_string(),
@@ -81,14 +93,14 @@ impl Rig {
             caps,
             shared_flush: true,
             free_bytes_min: 0,
-            tail_cache_bytes: 8 << 20,
+            tail_cache_bytes: memory_bytes / 2,
             planted: None,
         };
-        let mut pool = Pool::new(16 << 20);
+        let mut pool = Pool::new(memory_bytes);
         while pool.grow().is_some() {}
         let mut shard = Shard::new(ShardId(0), store);
         for topic in image.topics() {
-            for index in 0..PARTITIONS {
+            for index in 0..partitions {
                 let key = PartitionKey { topic: topic.id, partition: PartitionIndex(index) };
                 shard.create(key, rules::of(&topic.config, &image.config));
             }
@@ -112,8 +124,20 @@ impl Rig {
         );
         let router = Router::new(ShardId(0), Vec::new());
         let (ops, sent) = (Vec::new(), Vec::new());
-        let mut rig =
-            Rig { server, shard, router, meta, pool, now: Mono(1), files: 0, connections: 0, ops, sent };
+        let receives = RecvPool::new(RECV_BUFFERS).expect("memory");
+        let mut rig = Rig {
+            server,
+            shard,
+            router,
+            meta,
+            pool,
+            receives,
+            now: Mono(1),
+            files: 0,
+            connections: 0,
+            ops,
+            sent,
+        };
         rig.server.serve(ListenerId(1), false);
         rig.turn();
         rig
@@ -222,10 +246,29 @@ impl Rig {
     }
 
     pub fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.arrive(conn, bytes);
+        self.turn();
+    }
+
+    /// Bytes that a completion brings, with others of the same turn.
+    pub fn arrive(&mut self, conn: ConnId, bytes: &[u8]) {
         let token = self.receiving(conn).expect("it receives");
         let payload = Payload::Received(RecvBuf::owned(bytes.to_vec()));
         self.done(token, Ok(bytes.len() as u32), true, payload);
+    }
+
+    /// The same in a receive buffer; false if there is none.
+    pub fn receive_pooled(&mut self, conn: ConnId, bytes: &[u8]) -> bool {
+        let token = self.receiving(conn).expect("it receives");
+        let Some(buf) = self.receives.copy_of(bytes) else { return false };
+        self.done(token, Ok(bytes.len() as u32), true, Payload::Received(buf));
         self.turn();
+        true
+    }
+
+    /// All free memory for records.
+    pub fn take_memory(&mut self) -> Vec<Block> {
+        std::iter::from_fn(|| self.pool.take()).collect()
     }
 
     /// The connection's `Recv` ends: `Ok(0)` is the peer's end of stream.
@@ -233,6 +276,11 @@ impl Rig {
         let Some(token) = self.receiving(conn) else { return };
         self.ops.retain(|(op, _)| !matches!(op, Op::Recv { conn: of } if *of == conn));
         self.done(token, result, false, Payload::None);
+    }
+
+    /// Topics that the controller has decided on.
+    pub fn topics(&self) -> usize {
+        self.meta.controller.as_ref().map_or(0, |controller| controller.staged().topics().count())
     }
 
     pub fn is_closing(&self, conn: ConnId) -> bool {
@@ -244,9 +292,9 @@ fn cx(pool: &mut Pool, now: Mono) -> Cx<'_> {
     Cx { pool, now, clock: Clock::Still(now), wall_ms: 0 }
 }
 
-fn batch() -> Vec<u8> {
+fn batch(value: &[u8]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(Codec::None);
-    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"value"), headers: &[] });
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(value), headers: &[] });
     let mut out = Vec::new();
     builder.finish(&mut out).expect("builds");
     out
@@ -254,16 +302,21 @@ fn batch() -> Vec<u8> {
 
 /// A frame that produces one record to each of these partitions, acks=all.
 pub fn produce(partitions: &[i32]) -> Vec<u8> {
+    produce_with(-1, partitions, b"value")
+}
+
+/// The same with these acks and this value.
+pub fn produce_with(acks: i16, partitions: &[i32], value: &[u8]) -> Vec<u8> {
     let mut topic = produce_request::TopicProduceData::default();
     topic.name = StrBytes::from(NAME);
     for index in partitions {
         let mut partition = produce_request::PartitionProduceData::default();
         partition.index = *index;
-        partition.records = Some(Bytes::from(batch()));
+        partition.records = Some(Bytes::from(batch(value)));
         topic.partition_data.push(partition);
     }
     let mut request = ProduceRequest::default();
-    request.acks = -1;
+    request.acks = acks;
     request.timeout_ms = 30_000;
     request.topic_data = vec![topic];
     let mut out = Vec::new();
@@ -273,19 +326,62 @@ pub fn produce(partitions: &[i32]) -> Vec<u8> {
 
 /// A frame that fetches partition 0 from this offset.
 pub fn fetch(offset: i64, max_wait_ms: i32) -> Vec<u8> {
+    fetch_with(0..1, offset, max_wait_ms, 1..1 << 20)
+}
+
+/// A frame that fetches these partitions from this offset, at least and at most so many bytes.
+pub fn fetch_with(partitions: Range<i32>, offset: i64, max_wait_ms: i32, bytes: Range<i32>) -> Vec<u8> {
     let mut topic = fetch_request::FetchTopic::default();
     topic.topic = StrBytes::from(NAME);
-    let mut partition = fetch_request::FetchPartition::default();
-    partition.fetch_offset = offset;
-    partition.partition_max_bytes = 1 << 20;
-    topic.partitions.push(partition);
+    for index in partitions {
+        let mut partition = fetch_request::FetchPartition::default();
+        partition.partition = index;
+        partition.fetch_offset = offset;
+        partition.partition_max_bytes = 1 << 20;
+        topic.partitions.push(partition);
+    }
     let mut request = FetchRequest::default();
     request.max_wait_ms = max_wait_ms;
-    request.min_bytes = 1;
-    request.max_bytes = 1 << 20;
+    request.min_bytes = bytes.start;
+    request.max_bytes = bytes.end;
     request.session_epoch = -1;
     request.topics = vec![topic];
     let mut out = Vec::new();
     msg::encode_request(&mut out, 2, Some("test"), 12, &request).expect("encodes");
+    out
+}
+
+/// A frame that asks for these topics, and creates them where they are unknown.
+pub fn metadata<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
+    let mut request = MetadataRequest::default();
+    request.topics = Some(
+        names
+            .into_iter()
+            .map(|name| {
+                let mut topic = metadata_request::MetadataRequestTopic::default();
+                topic.name = Some(StrBytes::from(name));
+                topic
+            })
+            .collect(),
+    );
+    request.allow_auto_topic_creation = true;
+    let mut out = Vec::new();
+    msg::encode_request(&mut out, 3, Some("test"), 12, &request).expect("encodes");
+    out
+}
+
+/// A frame that asks for the configurations of these resources.
+pub fn describe_configs<'a>(resources: impl IntoIterator<Item = (i8, &'a str)>) -> Vec<u8> {
+    let mut request = DescribeConfigsRequest::default();
+    request.include_synonyms = true;
+    request.include_documentation = true;
+    for (kind, name) in resources {
+        let mut resource = describe_configs_request::DescribeConfigsResource::default();
+        resource.resource_type = kind;
+        resource.resource_name = StrBytes::from(name);
+        request.resources.push(resource);
+    }
+    let mut out = Vec::new();
+    msg::encode_request(&mut out, 4, Some("test"), 4, &request).expect("encodes");
     out
 }
