@@ -36,6 +36,57 @@ fn a_failed_write_or_flush_ends_the_directory_and_no_ack_follows() {
     }
 }
 
+/// A segment's file was being opened for writing when the directory died, of this open or of something else. Nobody went on with it, and
+/// reads of the segment waited for it for ever.
+#[test]
+fn a_file_that_was_being_opened_for_writing_when_the_directory_died_is_read() {
+    for errno in [Errno::AGAIN, Errno::IO] {
+        let mut rig = Rig::new(22, Faults::none());
+        let [slot, other] = [0, 1].map(|index| rig.store.create(key(index), config()));
+        let mut model = Model::default();
+        let sent = batch(0, 2, 500);
+        model.add(&rig.produce(slot, &sent), &sent);
+        rig.settle(200_000);
+        rig.produce(other, &batch(1, 2, 500));
+        rig.settle(2000);
+        rig.cold_only(slot);
+        rig.world.place_fault(OpKind::Meta, 0, Injected::Fails(errno));
+        rig.append_patiently(slot, &batch(2, 1, 10));
+        rig.settle(100);
+        rig.world.place_fault(OpKind::Write, 0, Injected::Fails(Errno::IO));
+        if !dead(&rig) {
+            rig.append_patiently(other, &batch(3, 1, 10));
+        }
+        assert!(rig.run(100, |rig| dead(rig)), "{errno:?}");
+        let opening = rig.store.waits().iter().any(|log| log.contains("Opening"));
+        assert_eq!(opening, errno == Errno::AGAIN);
+        rig.check_all(slot, &model, 100_000);
+    }
+}
+
+/// Jobs that had a place when the directory died kept it, though nobody went on with them. Once they were as many as may run, the files of
+/// idle logs were never closed.
+#[test]
+fn a_dead_directory_closes_idle_files() {
+    let mut rig = Rig::new(23, Faults::none());
+    let slots: Vec<LogSlot> = (0..8).map(|index| rig.store.create(key(index), config())).collect();
+    for slot in &slots {
+        rig.produce(*slot, &batch(0, 2, 500));
+    }
+    rig.settle(5000);
+    rig.world.set_capacity(DATA.as_ref(), 0);
+    for index in 8..88 {
+        let slot = rig.store.create(key(index), config());
+        rig.append_patiently(slot, &batch(0, 2, 500));
+    }
+    rig.world.place_fault(OpKind::Write, 0, Injected::Fails(Errno::IO));
+    rig.append_patiently(slots[0], &batch(1, 1, 10));
+    assert!(rig.run(5000, |rig| dead(rig)));
+    let before = rig.count("close");
+    rig.settle(200_000);
+    assert!(rig.count("close") >= before + slots.len() - 1, "{} closed", rig.count("close") - before);
+}
+
 #[test]
 fn transient_and_short_results_are_carried_on() {
     let mut rig = Rig::new(12, Faults { write_short: 400_000, ..Faults::none() });
