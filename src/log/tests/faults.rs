@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::rig::{DATA, Model, Rig, batch, config, key, segment_path};
 use crate::base::error::Refused;
 use crate::base::offset::Offset;
-use crate::io::Errno;
 use crate::io::sim::{DiskConfig, Faults, Injected, OpKind, World};
+use crate::io::{Errno, Op};
+use crate::log::format::SegmentHeader;
 use crate::log::store::{Event, LogConfig, LogSlot, NotAppended, Planted, ReadPlan, ReadRequest};
 
 fn dead(rig: &Rig) -> bool {
@@ -254,6 +255,39 @@ fn a_file_that_stands_in_the_way_of_a_new_segment_is_removed_only_if_it_holds_no
     let slot = rig.store.create(key(0), config());
     rig.produce(slot, &batch(9, 1, 100));
     assert!(!dead(&rig));
+}
+
+/// The file of a retired segment was renamed to be the next one's, over whatever had that name.
+#[test]
+fn a_retired_file_is_put_over_another_only_if_that_holds_nothing() {
+    for holds in [true, false] {
+        let mut rig = Rig::new(24, Faults::none());
+        let slot = rig.store.create(key(0), LogConfig { segment_bytes: 200_000, ..config() });
+        let other = rig.store.create(key(1), config());
+        rig.produce(other, &batch(0, 2, 500));
+        for name in 0..30 {
+            rig.produce(slot, &batch(name, 2, 4000));
+        }
+        rig.settle(2000);
+        let path = segment_path(key(0), last_ordinal(&rig, slot) + 1);
+        let first = rig.world.live_bytes(segment_path(key(0), 0).as_ref()).expect("a file");
+        let (header, _) = SegmentHeader::decode(&first).expect("a header");
+        let stray = match holds {
+            true => SegmentHeader { ordinal: header.ordinal + 2, ..header }.encode().0.to_vec(),
+            false => vec![0; 4096],
+        };
+        let from = segment_path(key(1), 0).into();
+        assert!(rig.io.wait(Op::Rename { from, to: path.clone().into() }).result.is_ok());
+        rig.world.overwrite(path.as_ref(), 0, &stray);
+        rig.store.set_log_start(slot, rig.high_watermark(slot)).expect("not above the high watermark");
+        rig.settle(5000);
+        assert_eq!(rig.store.recycled(), 1);
+        assert_eq!(dead(&rig), holds, "not without a human");
+        let there = rig.world.live_bytes(path.as_ref()).expect("a file");
+        assert_eq!(there[..4096] == stray[..], holds || stray[0] == 0);
+        let reported = rig.events.iter().any(|e| matches!(e, Event::Corrupt(..)));
+        assert_eq!(reported, holds);
+    }
 }
 
 #[test]
