@@ -368,7 +368,7 @@ fn stage(log: &mut Log, core: &mut Core, batch: &[u8], head: &BatchHead, stampin
 /// What the batch says about its producer.
 fn sequenced(head: &BatchHead) -> Sequenced {
     Sequenced {
-        producer: head.producer,
+        producer: Sequenced::producer_of(head.producer),
         epoch: head.producer_epoch,
         first: head.base_sequence,
         last_delta: (head.count() - 1) as i32,
