@@ -10,7 +10,7 @@ use super::{Counters, Event, LogSlot, Planted, StoreConfig, Tag};
 use crate::base::ids::Uuid;
 use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Errno, FileId, Mono};
-use crate::log::commit::{Cover, Flush, Planner};
+use crate::log::commit::{Flush, Planner};
 use crate::log::recovered::Totals;
 use crate::log::segment::Segment;
 
@@ -286,13 +286,5 @@ impl Core {
 
     pub fn event_high_watermark(&mut self, slot: LogSlot) {
         self.events.push(Event::HighWatermark(slot));
-    }
-
-    /// Members of a flush's cover, by index in the round.
-    pub fn covers(cover: Cover, index: usize, shared: bool) -> bool {
-        match cover {
-            Cover::Sharing => shared,
-            Cover::Member(member) => member as usize == index,
-        }
     }
 }
