@@ -24,6 +24,9 @@ pub(super) const SWEEP_MS: u64 = 300_000;
 /// Logs looked at in one turn.
 const SWEEP_LOGS_MAX: usize = 256;
 
+/// Logs attended to in one turn. Where load on very many ends at once, all their checkpoints come due at the same time.
+const ATTENDED_LOGS_MAX: usize = 256;
+
 /// Files of sealed segments that a log keeps open for reads.
 const READ_FILES_MAX: usize = 8;
 
@@ -50,7 +53,8 @@ impl Store {
             self.close_quiet();
         }
         let mut todo = std::mem::take(&mut self.core.todo);
-        for index in todo.drain(..) {
+        let count = todo.len().min(ATTENDED_LOGS_MAX);
+        for index in todo.drain(..count) {
             let Store { logs, core, .. } = self;
             let Some(log) = logs[index as usize].log.as_deref_mut() else { continue };
             log.is_todo = false;
