@@ -117,6 +117,8 @@ pub struct Core {
     pub slices: Vec<(u64, u64, BlockSlice)>,
     /// Logs in the order in which they started blocks: eviction goes round.
     pub cached: VecDeque<u32>,
+    /// Before then none of them would give a block that the cache's size asks for.
+    pub evict_at: Mono,
     zeros: Option<BlockSlice>,
     job_blocks: Vec<Block>,
     /// Retired files with reads in flight, and those whose last read is over.
@@ -170,6 +172,7 @@ impl Core {
             spare: Vec::new(),
             slices: Vec::new(),
             cached: VecDeque::new(),
+            evict_at: Mono(0),
             zeros: None,
             job_blocks: Vec::new(),
             orphans: Vec::new(),
@@ -242,6 +245,12 @@ impl Core {
     /// A block for a job to write from.
     pub fn job_block(&mut self, pool: &mut Pool) -> Option<Block> {
         self.job_blocks.pop().or_else(|| pool.take())
+    }
+
+    /// A log started a block: the one before it is full.
+    pub fn began_block(&mut self, log: u32) {
+        self.cached.push_back(log);
+        self.evict_at = Mono(0);
     }
 
     /// A block of zeros, made once.

@@ -345,7 +345,7 @@ fn stage(log: &mut Log, core: &mut Core, batch: &[u8], head: &BatchHead, stampin
     let before = log.tail.blocks();
     let position = log.stage.push(&mut log.tail, batch, stamping, writing, &mut core.spare);
     for _ in before..log.tail.blocks() {
-        core.cached.push_back(log.slot.index);
+        core.began_block(log.slot.index);
     }
     let max_timestamp = stamping.append_time_ms.unwrap_or(head.max_timestamp);
     let next_offset = log.log_end();
