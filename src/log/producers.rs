@@ -33,6 +33,11 @@ pub struct Sequenced {
 }
 
 impl Sequenced {
+    /// The producer for which a batch with this id counts: as in Kafka, any negative one is none.
+    pub fn producer_of(id: ProducerId) -> ProducerId {
+        if id < ProducerId(0) { ProducerId::NONE } else { id }
+    }
+
     /// Sequence of the last record; behind 2147483647 comes 0.
     pub fn last(&self) -> i32 {
         (i64::from(self.first) + i64::from(self.last_delta)) as i32 & i32::MAX

@@ -1,8 +1,9 @@
 //! What goes: whole segments that are older than the topic keeps, or more than it keeps; records that DeleteRecords names; logs of deleted
 //! topics. The log start is persisted in `state` before any file goes, and a file that is still read is closed only behind its last read.
 //!
-//! The file of a retired segment becomes the next segment's where one is wanted: its extents are written already. It is renamed, the directory
-//! synced, and its old header zeroed; until then the header names another ordinal than the file, so the file holds nothing.
+//! The file of a retired segment becomes the next segment's where one is wanted: its extents are written already. It is renamed, unless a
+//! segment has that name, the directory synced, and its old header zeroed; until then the header names another ordinal than the file, so
+//! the file holds nothing.
 
 use super::checkpoint::{PRODUCERS_NAME, STATE_NAME};
 use super::format::{SEGMENT_HEADER_BYTES, index_name, segment_name};
@@ -135,6 +136,8 @@ impl Log {
         let ordinal = self.next_ordinal;
         let (old, new) = (self.dir.join(segment_name(segment.ordinal)), self.dir.join(segment_name(ordinal)));
         let mut steps = Vec::with_capacity(8);
+        // A rename replaces what is there without a word.
+        steps.push(Step::Clear { path: new.clone(), ordinal });
         steps.extend(segment.handle.file().map(Step::CloseOther));
         steps.extend([
             Step::Remove(self.dir.join(index_name(segment.ordinal))),

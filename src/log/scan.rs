@@ -76,7 +76,7 @@ impl BatchHead {
 
     pub fn sequenced(&self) -> Sequenced {
         Sequenced {
-            producer: self.producer,
+            producer: Sequenced::producer_of(self.producer),
             epoch: self.producer_epoch,
             first: self.base_sequence,
             last_delta: self.last_delta,

@@ -49,7 +49,6 @@ EXCEPTIONS: list[tuple[str, str]] = [
     ("produce.twice_in_one: topic twice*", "Kafka joins a topic that is named twice"),
     ("batches.wrong: a batch and a byte*", "Kafka drops the byte; corelog stores what was sent or refuses it (87)"),
     ("batches.wrong: control and transactional bits*", "refused either way: 87 before 53"),
-    ("batches.wrong: producer id -2*", "Kafka takes any negative id as none"),
     ("batches.wrong: LogAppendTime bit*", "corelog refuses the bit from a client (32), Kafka ignores it"),
     ("fetch.partition_order: partition twice*", "Kafka answers a partition that is named twice once"),
     ("createtopics.names: __cluster_metadata*", "no topic of corelog's: an ordinary name"),

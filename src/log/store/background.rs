@@ -24,6 +24,9 @@ pub(super) const SWEEP_MS: u64 = 300_000;
 /// Logs looked at in one turn.
 const SWEEP_LOGS_MAX: usize = 256;
 
+/// Logs attended to in one turn. Where load on very many ends at once, all their checkpoints come due at the same time.
+const ATTENDED_LOGS_MAX: usize = 256;
+
 /// Files of sealed segments that a log keeps open for reads.
 const READ_FILES_MAX: usize = 8;
 
@@ -50,7 +53,8 @@ impl Store {
             self.close_quiet();
         }
         let mut todo = std::mem::take(&mut self.core.todo);
-        for index in todo.drain(..) {
+        let count = todo.len().min(ATTENDED_LOGS_MAX);
+        for index in todo.drain(..count) {
             let Store { logs, core, .. } = self;
             let Some(log) = logs[index as usize].log.as_deref_mut() else { continue };
             log.is_todo = false;
@@ -121,12 +125,14 @@ impl Store {
         let runnable = std::mem::take(&mut self.core.jobs.runnable);
         for id in runnable {
             let Some((index, kind)) = self.core.jobs.get(id) else { continue };
-            if self.core.dead.is_some() && !kind.only_reads() {
-                // Nothing is promised any more, whatever this would still achieve.
-                continue;
-            }
             let Store { logs, core, .. } = self;
             let Some(log) = logs[index as usize].log.as_deref_mut() else { continue };
+            if core.dead.is_some() && !kind.writes_nothing() {
+                // Nothing is promised any more, whatever this would still achieve. Its place is for files to be closed.
+                core.jobs.remove(id);
+                log.jobs -= 1;
+                continue;
+            }
             match jobs::run(core, log, id, pool, ops) {
                 Outcome::Waits => {}
                 Outcome::Finished(job) => self.job_ended(job, None, ops),
@@ -136,7 +142,11 @@ impl Store {
                 }
                 Outcome::Fatal(job, errno) => {
                     tracing::error!(kind = ?job.kind, step = ?job.steps.front(), %errno, "background work failed");
-                    self.core.die_of("background work on a log", errno);
+                    core.die_of("background work on a log", errno);
+                    log.jobs -= 1;
+                    if let Kind::OpenSegment { ordinal, .. } = job.kind {
+                        log.not_opened_to_write(core, ordinal);
+                    }
                 }
             }
         }
@@ -364,6 +374,13 @@ impl Log {
         let base = segment.base_offset.max(self.log_start);
         self.corrupt_from = Some(self.corrupt_from.map_or(base, |c| c.min(base)));
         core.events.push(Event::Corrupt(self.slot, self.corrupt(ordinal, 0, "cannot be opened")));
+        core.events.push(Event::Opened(self.slot));
+    }
+
+    /// A segment cannot be opened for writing: reads that wait for it have it opened for themselves.
+    fn not_opened_to_write(&mut self, core: &mut Core, ordinal: u64) {
+        let Some(segment) = self.segment_mut(ordinal) else { return };
+        segment.handle = Handle::Closed;
         core.events.push(Event::Opened(self.slot));
     }
 

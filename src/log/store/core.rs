@@ -10,7 +10,7 @@ use super::{Counters, Event, LogSlot, Planted, StoreConfig, Tag};
 use crate::base::ids::Uuid;
 use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Errno, FileId, Mono};
-use crate::log::commit::{Cover, Flush, Planner};
+use crate::log::commit::{Flush, Planner};
 use crate::log::recovered::Totals;
 use crate::log::segment::Segment;
 
@@ -117,6 +117,8 @@ pub struct Core {
     pub slices: Vec<(u64, u64, BlockSlice)>,
     /// Logs in the order in which they started blocks: eviction goes round.
     pub cached: VecDeque<u32>,
+    /// Before then none of them would give a block that the cache's size asks for.
+    pub evict_at: Mono,
     zeros: Option<BlockSlice>,
     job_blocks: Vec<Block>,
     /// Retired files with reads in flight, and those whose last read is over.
@@ -170,6 +172,7 @@ impl Core {
             spare: Vec::new(),
             slices: Vec::new(),
             cached: VecDeque::new(),
+            evict_at: Mono(0),
             zeros: None,
             job_blocks: Vec::new(),
             orphans: Vec::new(),
@@ -244,6 +247,12 @@ impl Core {
         self.job_blocks.pop().or_else(|| pool.take())
     }
 
+    /// A log started a block: the one before it is full.
+    pub fn began_block(&mut self, log: u32) {
+        self.cached.push_back(log);
+        self.evict_at = Mono(0);
+    }
+
     /// A block of zeros, made once.
     pub fn zeros(&mut self, pool: &mut Pool) -> Option<BlockSlice> {
         if self.zeros.is_none() {
@@ -286,13 +295,5 @@ impl Core {
 
     pub fn event_high_watermark(&mut self, slot: LogSlot) {
         self.events.push(Event::HighWatermark(slot));
-    }
-
-    /// Members of a flush's cover, by index in the round.
-    pub fn covers(cover: Cover, index: usize, shared: bool) -> bool {
-        match cover {
-            Cover::Sharing => shared,
-            Cover::Member(member) => member as usize == index,
-        }
     }
 }

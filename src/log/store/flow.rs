@@ -10,7 +10,7 @@ use crate::base::offset::Offset;
 use crate::io::buffer::Pool;
 use crate::io::{Done, Errno, Op, Payload, WriteSync};
 use crate::log::append::{BatchHead, Stamping};
-use crate::log::commit::{Flush, Member, Sync, Verdict, verdict};
+use crate::log::commit::{Cover, Flush, Member, Sync, Verdict, verdict};
 use crate::log::format::SEGMENT_HEADER_BYTES;
 use crate::log::producers::{Checked, Sequenced};
 use crate::log::tail::Place;
@@ -289,14 +289,18 @@ impl Store {
             Err(errno) => return self.die_of("a flush", errno),
         }
         let seen = self.core.planner.round(round).seen;
-        let count = self.core.planner.round(round).members.len();
-        for index in 0..count {
+        let covered = match flush.cover {
+            Cover::Sharing => 0..self.core.planner.round(round).members.len(),
+            Cover::Member(member) => member as usize..member as usize + 1,
+        };
+        for index in covered {
             let member = self.core.planner.round(round).members[index];
-            let Some(log) = self.logs[member.log as usize].log.as_deref_mut() else { continue };
-            if Core::covers(flush.cover, index, member.shared) {
-                log.ledger.flushed(member.ordinal, seen);
-                progress(log, &mut self.core);
+            if flush.cover == Cover::Sharing && !member.shared {
+                continue;
             }
+            let Some(log) = self.logs[member.log as usize].log.as_deref_mut() else { continue };
+            log.ledger.flushed(member.ordinal, seen);
+            progress(log, &mut self.core);
         }
         if self.core.planner.flush_done(round) {
             self.end_round(round);
@@ -341,7 +345,7 @@ fn stage(log: &mut Log, core: &mut Core, batch: &[u8], head: &BatchHead, stampin
     let before = log.tail.blocks();
     let position = log.stage.push(&mut log.tail, batch, stamping, writing, &mut core.spare);
     for _ in before..log.tail.blocks() {
-        core.cached.push_back(log.slot.index);
+        core.began_block(log.slot.index);
     }
     let max_timestamp = stamping.append_time_ms.unwrap_or(head.max_timestamp);
     let next_offset = log.log_end();
@@ -368,7 +372,7 @@ fn stage(log: &mut Log, core: &mut Core, batch: &[u8], head: &BatchHead, stampin
 /// What the batch says about its producer.
 fn sequenced(head: &BatchHead) -> Sequenced {
     Sequenced {
-        producer: head.producer,
+        producer: Sequenced::producer_of(head.producer),
         epoch: head.producer_epoch,
         first: head.base_sequence,
         last_delta: (head.count() - 1) as i32,

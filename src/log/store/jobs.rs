@@ -121,9 +121,9 @@ impl Kind {
         )
     }
 
-    /// Goes on also when the directory is dead.
-    pub fn only_reads(self) -> bool {
-        matches!(self, Kind::OpenSegment { writable: false, .. } | Kind::CloseFiles)
+    /// Goes on also when the directory is dead: reads may wait for it. A file opened for writing serves them as well.
+    pub fn writes_nothing(self) -> bool {
+        matches!(self, Kind::OpenSegment { .. } | Kind::CloseFiles)
     }
 
     fn counts(self) -> bool {
@@ -270,7 +270,8 @@ impl Jobs {
         self.slots[id as usize].as_ref().map(|job| (job.log, job.kind))
     }
 
-    fn remove(&mut self, id: u32) -> Job {
+    /// Forgets a job that is runnable: nothing of it is in flight.
+    pub fn remove(&mut self, id: u32) -> Job {
         let job = self.slots[id as usize].take().expect("a job that runs");
         self.free.push(id);
         self.leave_place(job.kind);
@@ -410,7 +411,7 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
         return Outcome::Waits;
     }
     // An error of the device under a write or a flush is everybody's: it may have lost what others wrote.
-    let device = flushes || (errno == Errno::IO && !job.kind.only_reads());
+    let device = flushes || (errno == Errno::IO && !job.kind.writes_nothing());
     let derived = job.kind.is_derived() || (errno == Errno::NOSPC && log.deleting);
     let job = core.jobs.remove(id);
     if derived && !device { Outcome::GivenUp(job, errno) } else { Outcome::Fatal(job, errno) }

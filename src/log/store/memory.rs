@@ -12,6 +12,9 @@ const EVICT_ASKED_MAX: usize = 256;
 /// Blocks evicted at once: to get back under `tail_cache_bytes`, or to find one that no reader holds.
 const EVICT_PER_TURN_MAX: usize = 32;
 
+/// After logs were asked in vain for what is above `tail_cache_bytes`, they are asked again this much later, or once a block is full.
+const EVICT_AGAIN_MS: u64 = 1_000;
+
 /// The partly filled block of a log that was used within this time is kept while memory is not short.
 const KEEP_PARTIAL_MS: u64 = 10_000;
 
@@ -58,8 +61,11 @@ impl Store {
     pub(super) fn relieve(&mut self, pool: &mut Pool) {
         let limit = self.core.config.tail_cache_bytes / BLOCK_BYTES;
         for _ in 0..EVICT_PER_TURN_MAX {
-            if self.core.cached.len() <= limit || !self.evict(KEEP_PARTIAL_MS) {
+            if self.core.cached.len() <= limit || self.core.evict_at > self.core.now {
                 break;
+            }
+            if !self.evict(KEEP_PARTIAL_MS) {
+                self.core.evict_at = self.core.now.plus_ms(EVICT_AGAIN_MS);
             }
         }
         if !std::mem::take(&mut self.core.memory_short) {

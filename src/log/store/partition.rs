@@ -319,7 +319,7 @@ impl Log {
         let index = Index::new(self.config.index_interval_bytes);
         self.segments.push_back(Segment::new(ordinal, uuid, base_offset, check, index, core.now));
         self.stage.begin_segment(&mut self.tail, ordinal, base_offset, &block[..], chain, &mut core.spare);
-        core.cached.push_back(self.index());
+        core.began_block(self.index());
         true
     }
 

@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::rig::{DATA, Model, Rig, batch, config, key, segment_path};
 use crate::base::error::Refused;
 use crate::base::offset::Offset;
-use crate::io::Errno;
 use crate::io::sim::{DiskConfig, Faults, Injected, OpKind, World};
+use crate::io::{Errno, Op};
+use crate::log::format::SegmentHeader;
 use crate::log::store::{Event, LogConfig, LogSlot, NotAppended, Planted, ReadPlan, ReadRequest};
 
 fn dead(rig: &Rig) -> bool {
@@ -34,6 +35,57 @@ fn a_failed_write_or_flush_ends_the_directory_and_no_ack_follows() {
         let (bytes, _) = rig.fetch(slots[0], Offset(0), 1 << 20);
         assert!(!bytes.is_empty(), "reads go on");
     }
+}
+
+/// A segment's file was being opened for writing when the directory died, of this open or of something else. Nobody went on with it, and
+/// reads of the segment waited for it for ever.
+#[test]
+fn a_file_that_was_being_opened_for_writing_when_the_directory_died_is_read() {
+    for errno in [Errno::AGAIN, Errno::IO] {
+        let mut rig = Rig::new(22, Faults::none());
+        let [slot, other] = [0, 1].map(|index| rig.store.create(key(index), config()));
+        let mut model = Model::default();
+        let sent = batch(0, 2, 500);
+        model.add(&rig.produce(slot, &sent), &sent);
+        rig.settle(200_000);
+        rig.produce(other, &batch(1, 2, 500));
+        rig.settle(2000);
+        rig.cold_only(slot);
+        rig.world.place_fault(OpKind::Meta, 0, Injected::Fails(errno));
+        rig.append_patiently(slot, &batch(2, 1, 10));
+        rig.settle(100);
+        rig.world.place_fault(OpKind::Write, 0, Injected::Fails(Errno::IO));
+        if !dead(&rig) {
+            rig.append_patiently(other, &batch(3, 1, 10));
+        }
+        assert!(rig.run(100, |rig| dead(rig)), "{errno:?}");
+        let opening = rig.store.waits().iter().any(|log| log.contains("Opening"));
+        assert_eq!(opening, errno == Errno::AGAIN);
+        rig.check_all(slot, &model, 100_000);
+    }
+}
+
+/// Jobs that had a place when the directory died kept it, though nobody went on with them. Once they were as many as may run, the files of
+/// idle logs were never closed.
+#[test]
+fn a_dead_directory_closes_idle_files() {
+    let mut rig = Rig::new(23, Faults::none());
+    let slots: Vec<LogSlot> = (0..8).map(|index| rig.store.create(key(index), config())).collect();
+    for slot in &slots {
+        rig.produce(*slot, &batch(0, 2, 500));
+    }
+    rig.settle(5000);
+    rig.world.set_capacity(DATA.as_ref(), 0);
+    for index in 8..88 {
+        let slot = rig.store.create(key(index), config());
+        rig.append_patiently(slot, &batch(0, 2, 500));
+    }
+    rig.world.place_fault(OpKind::Write, 0, Injected::Fails(Errno::IO));
+    rig.append_patiently(slots[0], &batch(1, 1, 10));
+    assert!(rig.run(5000, |rig| dead(rig)));
+    let before = rig.count("close");
+    rig.settle(200_000);
+    assert!(rig.count("close") >= before + slots.len() - 1, "{} closed", rig.count("close") - before);
 }
 
 #[test]
@@ -203,6 +255,39 @@ fn a_file_that_stands_in_the_way_of_a_new_segment_is_removed_only_if_it_holds_no
     let slot = rig.store.create(key(0), config());
     rig.produce(slot, &batch(9, 1, 100));
     assert!(!dead(&rig));
+}
+
+/// The file of a retired segment was renamed to be the next one's, over whatever had that name.
+#[test]
+fn a_retired_file_is_put_over_another_only_if_that_holds_nothing() {
+    for holds in [true, false] {
+        let mut rig = Rig::new(24, Faults::none());
+        let slot = rig.store.create(key(0), LogConfig { segment_bytes: 200_000, ..config() });
+        let other = rig.store.create(key(1), config());
+        rig.produce(other, &batch(0, 2, 500));
+        for name in 0..30 {
+            rig.produce(slot, &batch(name, 2, 4000));
+        }
+        rig.settle(2000);
+        let path = segment_path(key(0), last_ordinal(&rig, slot) + 1);
+        let first = rig.world.live_bytes(segment_path(key(0), 0).as_ref()).expect("a file");
+        let (header, _) = SegmentHeader::decode(&first).expect("a header");
+        let stray = match holds {
+            true => SegmentHeader { ordinal: header.ordinal + 2, ..header }.encode().0.to_vec(),
+            false => vec![0; 4096],
+        };
+        let from = segment_path(key(1), 0).into();
+        assert!(rig.io.wait(Op::Rename { from, to: path.clone().into() }).result.is_ok());
+        rig.world.overwrite(path.as_ref(), 0, &stray);
+        rig.store.set_log_start(slot, rig.high_watermark(slot)).expect("not above the high watermark");
+        rig.settle(5000);
+        assert_eq!(rig.store.recycled(), 1);
+        assert_eq!(dead(&rig), holds, "not without a human");
+        let there = rig.world.live_bytes(path.as_ref()).expect("a file");
+        assert_eq!(there[..4096] == stray[..], holds || stray[0] == 0);
+        let reported = rig.events.iter().any(|e| matches!(e, Event::Corrupt(..)));
+        assert_eq!(reported, holds);
+    }
 }
 
 #[test]

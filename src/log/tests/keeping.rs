@@ -196,6 +196,29 @@ fn duplicates_are_answered_and_gaps_refused() {
     assert_eq!(rig.produce(slot, &third).base_offset, Offset(4));
 }
 
+/// A batch with producer id -2 was remembered as that producer's. Every later one with as many records seemed to be the same one again: it
+/// was acked, and not appended.
+#[test]
+fn a_negative_producer_id_is_none() {
+    let mut rig = Rig::new(41, Faults::none());
+    let mut slot = rig.store.create(key(0), config());
+    let mut model = Model::default();
+    let sent = |name| fill(&mut BatchBuilder::new(Codec::None).producer(-2, -1, -1), name, 2, 50);
+    for name in 0..4 {
+        if name == 2 {
+            // Replayed by recovery.
+            rig.settle(100);
+            rig.world.kill(rig.process);
+            rig = rig.successor(|_| {});
+            slot = rig.open(0, config());
+        }
+        let appended = rig.produce(slot, &sent(name));
+        assert!(!appended.duplicate && appended.base_offset == Offset(name as i64 * 2), "batch {name}");
+        model.add(&appended, &sent(name));
+    }
+    rig.check_all(slot, &model, 100_000);
+}
+
 #[test]
 fn append_time_is_stamped_with_a_new_checksum() {
     let mut rig = Rig::new(38, Faults::none());
