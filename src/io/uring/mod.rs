@@ -33,6 +33,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::Once;
 
 use io_uring::{opcode, types};
 
@@ -371,8 +372,12 @@ impl Drop for Uring {
     }
 }
 
-/// Says once that blocks cannot be registered, and remembers it.
+/// Says once in a process that blocks cannot be registered, and remembers it in each ring.
 fn fall_back(probe: &mut Probe, error: &std::io::Error) {
-    tracing::warn!(%error, "blocks are not registered with the kernel: plain READ and WRITE (FALLBACK)");
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        let (memlock, remedy) = (probe.memlock(), probe::memlock_remedies().join(", or "));
+        tracing::warn!(%error, memlock, remedy, "blocks are not registered with the kernel: plain READ and WRITE (FALLBACK)");
+    });
     probe.registered = Registered::Fallback(error.to_string());
 }
