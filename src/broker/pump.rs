@@ -186,9 +186,12 @@ impl Node {
         if self.shard.is_starved() || self.server.has_work() {
             return (Wait::No, now);
         }
-        self.io.announce_sleep();
-        if self.router.has_mail() {
-            return (Wait::No, now);
+        // Alone nobody calls: whoever else wakes us (`Waker::wake_from_outside`) does so whether or not a sleep was announced.
+        if self.router.has_peers() {
+            self.io.announce_sleep();
+            if self.router.has_mail() {
+                return (Wait::No, now);
+            }
         }
         let deadlines =
             [self.shard.next_deadline(), self.server.next_deadline(), self.router.next_deadline()];

@@ -434,6 +434,11 @@ impl Router {
         std::mem::take(&mut self.hurries)
     }
 
+    /// False for the only shard there is.
+    pub fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
     /// True if something lies in a lane: looked at after the sleep was announced.
     pub fn has_mail(&self) -> bool {
         self.peers.values().any(|peer| !peer.link.inbox.is_empty())
