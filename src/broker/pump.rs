@@ -346,7 +346,7 @@ impl Node {
         if let Some(control) = &mut self.control {
             control.roll_if_full(&mut self.io, &self.meta.image);
         }
-        if self.shard.is_starved() || self.server.is_stalled() || self.router.is_starved() {
+        if self.io.pool().is_short() {
             self.io.grow_pool();
         }
         self.write_figures(now);

@@ -95,13 +95,15 @@ pub struct Pool {
     /// The `Block` of these is gone, slices of it were not when last looked at.
     pinned: Vec<usize>,
     blocks_max: usize,
+    /// Somebody found no block since the pool grew last.
+    missed: bool,
 }
 
 impl Pool {
     /// A pool of at most `bytes_max` (rounded down to whole blocks, at least four), with nothing mapped yet.
     pub fn new(bytes_max: usize) -> Pool {
         let (blocks, slices, free, pinned) = Default::default();
-        Pool { blocks, slices, free, pinned, blocks_max: (bytes_max / BLOCK_BYTES).max(4) }
+        Pool { blocks, slices, free, pinned, blocks_max: (bytes_max / BLOCK_BYTES).max(4), missed: false }
     }
 
     /// Maps and prefaults one more slice. Returns its memory for registering, or none at the budget or without memory.
@@ -125,6 +127,7 @@ impl Pool {
             self.blocks.push(Arc::new(BlockMem { slice, number, start, padded }));
         }
         self.slices.push(slice);
+        self.missed = false;
         Some(MappedSlice { index, start: first, len: blocks * BLOCK_BYTES })
     }
 
@@ -136,6 +139,7 @@ impl Pool {
         if self.free.is_empty() {
             self.sweep_pinned();
         }
+        self.missed |= self.free.is_empty();
         self.take_free()
     }
 
@@ -162,6 +166,12 @@ impl Pool {
         self.collect_dropped();
         self.sweep_pinned();
         self.free.len()
+    }
+
+    /// Somebody wanted a block and there was none, though the budget allows more: the pool should grow. Also true where one could be
+    /// evicted, or the tail cache would never reach its size.
+    pub fn is_short(&self) -> bool {
+        self.missed && self.blocks.len() < self.blocks_max
     }
 
     pub fn blocks_mapped(&self) -> usize {
@@ -561,6 +571,22 @@ mod tests {
         assert_eq!(&*slice, b"records");
         drop(slice);
         assert_eq!(pool.available(), 4);
+    }
+
+    // The pool grew by a slice in each turn in which some connection waited for whatever it was.
+    #[test]
+    fn a_pool_is_short_from_a_miss_until_it_grows_and_never_at_its_budget() {
+        let mut pool = Pool::new((SLICE_BLOCKS + 1) * BLOCK_BYTES);
+        assert!(!pool.is_short(), "nobody asked");
+        assert!(pool.take().is_none() && pool.is_short());
+        pool.grow().expect("memory");
+        let blocks: Vec<Block> = (0..SLICE_BLOCKS).filter_map(|_| pool.take()).collect();
+        assert!(blocks.len() == SLICE_BLOCKS && !pool.is_short(), "all are in use, and nobody misses any");
+        assert!(pool.take().is_none() && pool.is_short());
+        pool.grow().expect("memory");
+        assert!(!pool.is_short());
+        let _last = pool.take().expect("one more");
+        assert!(pool.take().is_none() && !pool.is_short(), "it is as large as it may be");
     }
 
     // With all blocks in use each new one cost a look at every other, up to 33 times: what is evicted is at hand without any.

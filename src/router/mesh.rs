@@ -415,11 +415,6 @@ impl Router {
         self.peers.get(&from).is_some_and(|peer| !peer.deferred.is_empty())
     }
 
-    /// True if requests of other shards wait for memory here.
-    pub fn is_starved(&self) -> bool {
-        self.peers.values().any(|peer| !peer.deferred.is_empty())
-    }
-
     /// The oldest deferred request of some shard that has room now.
     pub fn take_deferred(&mut self, mut has_room: impl FnMut(usize) -> bool) -> Option<Parcel> {
         let peer = self
