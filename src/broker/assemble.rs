@@ -47,7 +47,7 @@ pub struct Foundation {
     pub image: Arc<Image>,
     store: StoreConfig,
     /// Bytes of blocks of one shard.
-    pool_bytes: u64,
+    pub(super) pool_bytes: u64,
 }
 
 /// What only the controller's shard has.
@@ -188,7 +188,7 @@ pub fn assemble(
     config: BrokerConfig,
     pool_bytes: u64,
 ) -> Result<(Vec<Node>, Vec<Listening>), Fatal> {
-    let lanes = Lanes::of(ios.len());
+    let lanes = Lanes::of(ios.len(), memory::lane_bytes_max(pool_bytes, ios.len() as u64));
     assemble_with(ios, config, pool_bytes, lanes)
 }
 

@@ -13,6 +13,9 @@ const RECV_BUFFERS_MAX: u64 = 1024;
 /// Share of its blocks that a shard's connections may hold besides them: half frames, waiting requests, answers not taken.
 const HELD_SHARE: u64 = 4;
 
+/// Share of its blocks that record bytes on their way to other shards may take, all those shards together.
+const LANES_SHARE: u64 = 16;
+
 /// A request larger than this share of the blocks could never be stored.
 const REQUEST_SHARE: u64 = 2;
 
@@ -28,15 +31,23 @@ pub fn recv_buffers(share: u64) -> u64 {
 pub fn pool_bytes(share: u64, shards: u64, request_bytes_max: u64) -> u64 {
     let free = share.saturating_sub(recv_buffers(share) * RECV_BUF_BYTES as u64);
     let all = free + MARGIN_BYTES / shards.max(1);
-    // Blocks, what connections hold, and one request over that limit; the request is bounded by the blocks or by itself.
-    let by_blocks = all * 4 / (4 + 4 / HELD_SHARE + 4 / REQUEST_SHARE);
-    let by_request = all.saturating_sub(request_bytes_max) * 4 / (4 + 4 / HELD_SHARE);
+    // Blocks, what connections hold, what is on its way, and one request over that limit; the request is bounded by the blocks or by
+    // itself. In sixteenths of the blocks.
+    let lanes = if shards > 1 { 16 / LANES_SHARE } else { 0 };
+    let parts = 16 + 16 / HELD_SHARE + lanes;
+    let by_blocks = all * 16 / (parts + 16 / REQUEST_SHARE);
+    let by_request = all.saturating_sub(request_bytes_max) * 16 / parts;
     by_blocks.max(by_request).min(free)
 }
 
 /// What connections of a shard may hold besides its blocks. Inboxes that wait may hold as much again: each has half of the share.
 pub fn held_bytes_max(pool_bytes: u64) -> u64 {
     pool_bytes / HELD_SHARE / 2
+}
+
+/// Record bytes that a shard with `pool_bytes` of blocks may have on their way to one of the others.
+pub fn lane_bytes_max(pool_bytes: u64, shards: u64) -> usize {
+    (pool_bytes / LANES_SHARE / shards.saturating_sub(1).max(1)) as usize
 }
 
 /// The largest request of a shard.
@@ -57,7 +68,8 @@ mod tests {
                     let pool = pool_bytes(share, shards, request);
                     let recv = recv_buffers(share) * RECV_BUF_BYTES as u64;
                     let large = request_bytes_max(pool, request as usize) as u64;
-                    let all = shards * (recv + pool + 2 * held_bytes_max(pool) + large);
+                    let lanes = (shards - 1) * lane_bytes_max(pool, shards) as u64;
+                    let all = shards * (recv + pool + 2 * held_bytes_max(pool) + lanes + large);
                     // Receive buffers have a least number, which little memory for many shards does not cover.
                     let least = shards * RECV_BUFFERS_MIN * RECV_BUF_BYTES as u64;
                     assert!(all <= memory.max(least) + MARGIN_BYTES, "{shards} shards of {memory}: {all}");

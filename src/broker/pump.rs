@@ -192,9 +192,12 @@ impl Node {
         if self.refilled || self.server.has_work() {
             return (Wait::No, now);
         }
-        self.io.announce_sleep();
-        if self.router.has_mail() {
-            return (Wait::No, now);
+        // Alone nobody calls: whoever else wakes us (`Waker::wake_from_outside`) does so whether or not a sleep was announced.
+        if self.router.has_peers() {
+            self.io.announce_sleep();
+            if self.router.has_mail() {
+                return (Wait::No, now);
+            }
         }
         let deadlines =
             [self.shard.next_deadline(), self.server.next_deadline(), self.router.next_deadline()];
@@ -352,8 +355,7 @@ impl Node {
             let newer = self.together.published.newer_than(self.meta.image.revision);
             control.roll_if_full(&mut self.io, newer.as_deref().unwrap_or(&self.meta.image));
         }
-        let is_short = self.shard.is_starved() || self.server.is_stalled() || self.router.is_starved();
-        let has_grown = is_short && self.io.grow_pool();
+        let has_grown = self.io.pool().is_short() && self.io.grow_pool();
         self.refilled = self.shard.is_starved() && (has_grown || wanted > 0);
         self.write_figures(now);
         if now >= self.next_disk_check {

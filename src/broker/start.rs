@@ -133,6 +133,7 @@ fn announce(node: &Node, listening: &[Listening], options: &Options, since: Inst
         pid = std::process::id(),
         shards = facts.shards,
         runtime = facts.runtime,
+        io = node.io.description(),
         durability = facts.durability,
         relaxed_topics = facts.relaxed_topics,
         partitions = facts.partitions,

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use super::assemble::{Foundation, Head, Listening, Parts, epochs, open_shard, share};
 use super::failures::thread_ended;
+use super::memory;
 use super::pump::Node;
 use super::together::Together;
 use crate::base::error::Fatal;
@@ -101,7 +102,8 @@ pub fn start(
         wakers.push(standing.waker);
     }
     let all_epochs = Arc::new(all_epochs);
-    let mut all_links = links(&wakers, Lanes::of(wakers.len())).into_iter();
+    let lanes = Lanes::of(wakers.len(), memory::lane_bytes_max(foundation.pool_bytes, wakers.len() as u64));
+    let mut all_links = links(&wakers, lanes).into_iter();
     let own_links = all_links.next().unwrap_or_default();
     let mut threads = Vec::new();
     for (Starting { shard, go, thread, .. }, links) in starting.into_iter().zip(all_links) {

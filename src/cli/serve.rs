@@ -121,10 +121,17 @@ fn list() -> Outcome {
 /// What a supervisor needs to know: another start with the same arguments would end the same way (2 and 5), or might not (1).
 fn exit(fatal: &Fatal) -> Exit {
     const ENVIRONMENT: &[&str] = &[
+        "runtime-not-built",
         "uring-blocked",
         "uring-disabled",
+        "uring-setup",
+        "epoll-setup",
+        "glommio-setup",
         "kernel-old",
         "memlock",
+        "proc-missing",
+        "out-of-memory",
+        "shard-failed",
         "odirect-unsupported",
         "data-dir-unusable",
         "disk-full",
@@ -143,5 +150,34 @@ fn exit(fatal: &Fatal) -> Exit {
         Exit::Environment
     } else {
         Exit::Failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A driver that could not be had exited with 1, as if another start might fare better.
+    #[test]
+    fn what_this_machine_or_build_lacks_is_the_environments_fault() {
+        let check = |code, expected| {
+            let fatal = Fatal {
+                code,
+                summary: String::new(),
+                found: String::new(),
+                means: String::new(),
+                tries: vec![],
+            };
+            assert_eq!(exit(&fatal), expected, "{code}");
+        };
+        for code in ["runtime-not-built", "uring-setup", "epoll-setup", "glommio-setup", "proc-missing"] {
+            check(code, Exit::Environment);
+        }
+        for code in ["kernel-old", "uring-blocked", "memlock", "out-of-memory", "shard-failed", "port-in-use"]
+        {
+            check(code, Exit::Environment);
+        }
+        check("bad-config-key", Exit::Usage);
+        check("log-directory-failed", Exit::Failed);
     }
 }

@@ -3,7 +3,8 @@
 //! A [`Block`] has one writer. Bytes below its frozen mark never change again and may be shared as [`BlockSlice`]s: by a write in
 //! flight, by sends, by readers of the tail. That is how staging memory is the tail cache and a fetch copies nothing.
 //! The pool keeps a handle on every block; a block is free again when that handle is the last one, so a slice may be dropped
-//! anywhere and no drop has to find its way back.
+//! anywhere and no drop has to find its way back. A dropped `Block` says so in a bit of its slice of the pool: the pool looks only at
+//! those, and again at the few that readers still held, never at all it has.
 //!
 //! # Non-obvious
 //! - Blocks are always filled from 0, and a block's memory address has the alignment of its file offset (both multiples of 256 KiB).
@@ -13,7 +14,7 @@
 
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::returns::Returns;
 use crate::base::limits::{ALIGN, BLOCK_BYTES, RECV_BUF_BYTES};
@@ -59,31 +60,50 @@ impl Drop for Region {
     }
 }
 
+/// A slice of the pool.
+struct Slice {
+    region: Region,
+    /// By block: its `Block` was dropped since the pool last looked. A hint where to look, so nothing is ordered by it: who may use a
+    /// block is told by its handles alone.
+    dropped: AtomicU64,
+}
+
+const _: () = assert!(SLICE_BLOCKS <= u64::BITS as usize, "a bit for each block of a slice");
+
 /// The memory of one block.
 struct BlockMem {
-    region: Arc<Region>,
+    slice: Arc<Slice>,
+    /// Its number within the slice.
+    number: u8,
     start: *mut u8,
     /// Slices alive that share zeros behind the filled end.
     padded: AtomicU32,
 }
 
-// SAFETY: `start` points into `region`, which this keeps alive; writes go through the one `Block`, reads through frozen ranges.
+// SAFETY: `start` points into the slice's region, which this keeps alive; writes go through the one `Block`, reads through frozen ranges.
 unsafe impl Send for BlockMem {}
 // SAFETY: as above.
 unsafe impl Sync for BlockMem {}
 
 /// The blocks of one shard, up to a budget. Grows by slices of 16 MiB.
 pub struct Pool {
+    /// In the order of the slices, each of which has [`SLICE_BLOCKS`] but perhaps the last.
     blocks: Vec<Arc<BlockMem>>,
+    slices: Vec<Arc<Slice>>,
+    /// Nobody else has a handle of these.
     free: Vec<usize>,
+    /// The `Block` of these is gone, slices of it were not when last looked at.
+    pinned: Vec<usize>,
     blocks_max: usize,
-    slices: u16,
+    /// Somebody found no block since the pool grew last.
+    missed: bool,
 }
 
 impl Pool {
     /// A pool of at most `bytes_max` (rounded down to whole blocks, at least four), with nothing mapped yet.
     pub fn new(bytes_max: usize) -> Pool {
-        Pool { blocks: Vec::new(), free: Vec::new(), blocks_max: (bytes_max / BLOCK_BYTES).max(4), slices: 0 }
+        let (blocks, slices, free, pinned) = Default::default();
+        Pool { blocks, slices, free, pinned, blocks_max: (bytes_max / BLOCK_BYTES).max(4), missed: false }
     }
 
     /// Maps and prefaults one more slice. Returns its memory for registering, or none at the budget or without memory.
@@ -93,25 +113,45 @@ impl Pool {
             return None;
         }
         // One block more than needed lets every block start at a multiple of its size.
-        let region = Arc::new(Region::map((blocks + 1) * BLOCK_BYTES, self.slices)?);
-        self.slices += 1;
+        let index = self.slices.len() as u16;
+        let region = Region::map((blocks + 1) * BLOCK_BYTES, index)?;
         let first = region.start.align_offset(BLOCK_BYTES);
-        for i in 0..blocks {
-            // SAFETY: `first + (i + 1) * BLOCK_BYTES` is at most the region's length.
-            let start = unsafe { region.start.add(first + i * BLOCK_BYTES) };
-            self.free.push(self.blocks.len());
-            self.blocks.push(Arc::new(BlockMem { region: region.clone(), start, padded: AtomicU32::new(0) }));
-        }
         // SAFETY: `first` is below one block and so inside the region.
-        let start = unsafe { region.start.add(first) };
-        Some(MappedSlice { index: region.index, start, len: blocks * BLOCK_BYTES })
+        let first = unsafe { region.start.add(first) };
+        let slice = Arc::new(Slice { region, dropped: AtomicU64::new(0) });
+        for i in 0..blocks {
+            // SAFETY: `first` is at most one block behind the region's start, whose length is one block more than `blocks`.
+            let start = unsafe { first.add(i * BLOCK_BYTES) };
+            let (slice, number, padded) = (slice.clone(), i as u8, AtomicU32::new(0));
+            self.free.push(self.blocks.len());
+            self.blocks.push(Arc::new(BlockMem { slice, number, start, padded }));
+        }
+        self.slices.push(slice);
+        self.missed = false;
+        Some(MappedSlice { index, start: first, len: blocks * BLOCK_BYTES })
     }
 
     /// A free block, or none: the caller evicts from the tail cache, grows the pool, or waits.
     pub fn take(&mut self) -> Option<Block> {
         if self.free.is_empty() {
-            self.sweep();
+            self.collect_dropped();
         }
+        if self.free.is_empty() {
+            self.sweep_pinned();
+        }
+        self.missed |= self.free.is_empty();
+        self.take_free()
+    }
+
+    /// As `take`, without another look at what readers held just now: for who has dropped a block since, and wants that.
+    pub fn take_dropped(&mut self) -> Option<Block> {
+        if self.free.is_empty() {
+            self.collect_dropped();
+        }
+        self.take_free()
+    }
+
+    fn take_free(&mut self) -> Option<Block> {
         let mem = self.blocks[self.free.pop()?].clone();
         let mut block = Block { mem, filled: 0, frozen: 0, padded_end: 0 };
         if cfg!(debug_assertions) {
@@ -123,8 +163,15 @@ impl Pool {
 
     /// Blocks that `take` could hand out now without growing.
     pub fn available(&mut self) -> usize {
-        self.sweep();
+        self.collect_dropped();
+        self.sweep_pinned();
         self.free.len()
+    }
+
+    /// Somebody wanted a block and there was none, though the budget allows more: the pool should grow. Also true where one could be
+    /// evicted, or the tail cache would never reach its size.
+    pub fn is_short(&self) -> bool {
+        self.missed && self.blocks.len() < self.blocks_max
     }
 
     pub fn blocks_mapped(&self) -> usize {
@@ -135,16 +182,39 @@ impl Pool {
         self.blocks_max
     }
 
-    /// Finds the blocks whose last user is gone.
-    fn sweep(&mut self) {
-        self.free.clear();
-        for (i, mem) in self.blocks.iter_mut().enumerate() {
-            // `get_mut` also orders our next use behind the last drop on another thread.
-            if Arc::get_mut(mem).is_some() {
-                self.free.push(i);
+    /// Sorts the blocks that were dropped since the last call into free ones and pinned ones.
+    fn collect_dropped(&mut self) {
+        for (at, slice) in self.slices.iter().enumerate() {
+            if slice.dropped.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let mut dropped = slice.dropped.swap(0, Ordering::Relaxed);
+            while dropped != 0 {
+                let index = at * SLICE_BLOCKS + dropped.trailing_zeros() as usize;
+                dropped &= dropped - 1;
+                let list = if is_free(&mut self.blocks[index]) { &mut self.free } else { &mut self.pinned };
+                list.push(index);
             }
         }
     }
+
+    /// Finds the pinned blocks whose last reader is gone.
+    fn sweep_pinned(&mut self) {
+        let Pool { blocks, free, pinned, .. } = self;
+        pinned.retain(|index| {
+            let now_free = is_free(&mut blocks[*index]);
+            if now_free {
+                free.push(*index);
+            }
+            !now_free
+        });
+    }
+}
+
+/// The pool's handle is the only one.
+fn is_free(mem: &mut Arc<BlockMem>) -> bool {
+    // `get_mut` also orders our next use behind the last drop on another thread.
+    Arc::get_mut(mem).is_some()
 }
 
 /// Address range of a pool slice, for a driver that registers it with the kernel.
@@ -154,7 +224,7 @@ pub struct MappedSlice {
     pub len: usize,
 }
 
-/// One 256 KiB block with its single writer.
+/// One 256 KiB block with its single writer. Dropping it tells its pool.
 pub struct Block {
     mem: Arc<BlockMem>,
     filled: usize,
@@ -214,7 +284,7 @@ impl Block {
 
     /// The number of the pool slice that holds it: the index of a registered buffer.
     pub fn region_index(&self) -> u16 {
-        self.mem.region.index
+        self.mem.slice.region.index
     }
 
     /// Declares the first `filled` bytes written, after something was read into [`Block::as_mut_slice`].
@@ -270,6 +340,13 @@ impl Block {
     }
 }
 
+impl Drop for Block {
+    fn drop(&mut self) {
+        // Before our handle goes: a pool that looks in between finds the block pinned, and looks again.
+        self.mem.slice.dropped.fetch_or(1 << self.mem.number, Ordering::Relaxed);
+    }
+}
+
 impl std::fmt::Debug for Block {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Block({} filled, {} frozen)", self.filled, self.frozen)
@@ -301,7 +378,7 @@ impl BlockSlice {
 
     /// The number of the pool slice that holds it: the index of a registered buffer.
     pub fn region_index(&self) -> u16 {
-        self.mem.region.index
+        self.mem.slice.region.index
     }
 }
 
@@ -494,6 +571,43 @@ mod tests {
         assert_eq!(&*slice, b"records");
         drop(slice);
         assert_eq!(pool.available(), 4);
+    }
+
+    // The pool grew by a slice in each turn in which some connection waited for whatever it was.
+    #[test]
+    fn a_pool_is_short_from_a_miss_until_it_grows_and_never_at_its_budget() {
+        let mut pool = Pool::new((SLICE_BLOCKS + 1) * BLOCK_BYTES);
+        assert!(!pool.is_short(), "nobody asked");
+        assert!(pool.take().is_none() && pool.is_short());
+        pool.grow().expect("memory");
+        let blocks: Vec<Block> = (0..SLICE_BLOCKS).filter_map(|_| pool.take()).collect();
+        assert!(blocks.len() == SLICE_BLOCKS && !pool.is_short(), "all are in use, and nobody misses any");
+        assert!(pool.take().is_none() && pool.is_short());
+        pool.grow().expect("memory");
+        assert!(!pool.is_short());
+        let _last = pool.take().expect("one more");
+        assert!(pool.take().is_none() && !pool.is_short(), "it is as large as it may be");
+    }
+
+    // With all blocks in use each new one cost a look at every other, up to 33 times: what is evicted is at hand without any.
+    #[test]
+    fn a_block_that_is_dropped_is_at_hand_unless_a_reader_holds_it() {
+        let (mut pool, mut block) = block();
+        let mut others: Vec<Block> = std::iter::from_fn(|| pool.take()).collect();
+        assert!(others.len() == 3 && pool.take_dropped().is_none());
+        let slice = block.slice(0..0);
+        drop(block);
+        assert!(pool.take_dropped().is_none(), "a reader holds it");
+        assert_eq!(pool.pinned.len(), 1, "and it alone is looked at again");
+        drop(others.pop());
+        let again = pool.take_dropped().expect("the dropped one");
+        assert!(pool.take().is_none());
+        drop(slice);
+        assert!(pool.take_dropped().is_none(), "nothing was dropped since");
+        let last = pool.take().expect("no reader holds it any more");
+        assert!(pool.pinned.is_empty());
+        drop((again, last, others));
+        assert_eq!((pool.available(), pool.pinned.len()), (4, 0));
     }
 
     #[test]

@@ -515,6 +515,14 @@ impl Io {
         }
     }
 
+    /// What is in effect, for people: once the pool was mapped, whether the kernel knows its memory too.
+    pub fn description(&self) -> String {
+        match self {
+            Io::Uring(io) => io.probed().to_string(),
+            _ => self.runtime().map_or("sim", Runtime::name).to_string(),
+        }
+    }
+
     /// Queues an operation. It leaves at the next [`Io::turn`].
     pub fn push(&mut self, op: Op, token: Token) {
         each_driver!(self, io => io.push(op, token))

@@ -53,22 +53,16 @@ pub fn open(runtime: Runtime, config: DriverConfig) -> Result<Io, Fatal> {
 const FALLS_BACK: [&str; 3] = ["uring-blocked", "uring-disabled", "kernel-old"];
 
 fn uring(config: DriverConfig) -> Result<Io, Fatal> {
-    let uring = Uring::new(config)?;
-    tracing::info!(ring = ?uring.probed(), "io_uring");
-    Ok(Io::Uring(Box::new(uring)))
+    Ok(Io::Uring(Box::new(Uring::new(config)?)))
 }
 
 fn epoll(config: &DriverConfig) -> Result<Io, Fatal> {
-    let epoll = Epoll::new(config)?;
-    tracing::info!("epoll");
-    Ok(Io::Epoll(Box::new(epoll)))
+    Ok(Io::Epoll(Box::new(Epoll::new(config)?)))
 }
 
 #[cfg(feature = "glommio")]
 fn glommio(config: &DriverConfig) -> Result<Io, Fatal> {
-    let glommio = Glommio::new(config)?;
-    tracing::info!("glommio");
-    Ok(Io::Glommio(Box::new(glommio)))
+    Ok(Io::Glommio(Box::new(Glommio::new(config)?)))
 }
 
 #[cfg(not(feature = "glommio"))]

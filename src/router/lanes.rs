@@ -14,6 +14,8 @@ const EXTRAS_MAX: usize = 16;
 pub struct Lanes {
     /// Requests that one shard may have unanswered at one other; at least 1.
     pub credits: usize,
+    /// Record bytes that one shard may have unanswered at one other; one request passes whatever its size.
+    pub bytes_max: usize,
     pub planted: Option<Planted>,
 }
 
@@ -30,9 +32,9 @@ pub enum Planted {
 
 impl Lanes {
     /// Fewer credits for each lane the more shards there are, so that the lanes of all take bounded memory.
-    pub fn of(shards: usize) -> Lanes {
+    pub fn of(shards: usize, bytes_max: usize) -> Lanes {
         let credits = (LANE_CREDITS_ALL / shards.max(1)).clamp(LANE_CREDITS_MIN, LANE_CREDITS_MAX);
-        Lanes { credits, planted: None }
+        Lanes { credits, bytes_max, planted: None }
     }
 
     /// Room for the requests of one side, the replies to those of the other, and extras.

@@ -25,6 +25,21 @@ pub enum Letter {
     Adopt(Box<Handover>),
 }
 
+impl Letter {
+    /// Record bytes that it brings.
+    pub fn record_bytes(&self) -> usize {
+        match self {
+            Letter::Ask(parcel) => parcel.bytes(),
+            _ => 0,
+        }
+    }
+
+    /// It brings no records.
+    pub fn is_light(&self) -> bool {
+        self.record_bytes() == 0
+    }
+}
+
 /// A connection on its way between two shards: nothing of it is under way but what is in here.
 pub struct Handover {
     pub socket: Socket,

@@ -5,6 +5,9 @@
 //! to the requests of its receiver, and some extras (hurries, connections that move): so a reply always finds room, and two full lanes cannot wait for each other. What
 //! finds no credit waits here, in order, and its connection is not parsed any further ([`Router::holds_back`]): one request for each
 //! connection at most, so that the peer's socket is the queue.
+//! Record bytes are credited beside the number: those that one other shard has not answered stay below `bytes_max`, or are one request's.
+//! What brings no records goes past a request that waits for bytes. Frames for the controller are not counted: they are small, and
+//! those that wait for other members of a group wait long.
 //!
 //! # Non-obvious
 //! - Each request that crossed brings exactly one reply back, whatever became of its connection: credits return with replies.
@@ -57,8 +60,13 @@ struct Peer {
     link: Link,
     /// Requests that may still be sent before a reply comes.
     credits: usize,
+    /// Record bytes of the requests that were sent and not answered, and of each of them that brought any.
+    bytes: usize,
+    bytes_of: BTreeMap<Ticket, usize>,
     /// Requests without a credit, oldest first.
     waiting: VecDeque<Letter>,
+    /// How many of those bring no records.
+    waiting_light: usize,
     hurries: VecDeque<Origin>,
     /// Connections that go to live there.
     moves: VecDeque<Box<Handover>>,
@@ -90,7 +98,23 @@ impl Router {
         let peer = |link: Link| {
             let credits = link.lanes.credits;
             let (waiting, hurries, moves, deferred) = Default::default();
-            (link.peer, Peer { link, credits, waiting, hurries, moves, deferred, rings: false })
+            let (bytes, bytes_of, waiting_light, rings) = Default::default();
+            let peer = link.peer;
+            (
+                peer,
+                Peer {
+                    link,
+                    credits,
+                    bytes,
+                    bytes_of,
+                    waiting,
+                    waiting_light,
+                    hurries,
+                    moves,
+                    deferred,
+                    rings,
+                },
+            )
         };
         Router {
             me,
@@ -230,14 +254,14 @@ impl Router {
     fn post(&mut self, to: ShardId, letter: Letter) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         self.hops.sent_total += 1;
-        if peer.credits > 0 && peer.waiting.is_empty() {
+        if peer.takes(&letter) {
             return peer.send(letter);
         }
         self.hops.held_back_total += 1;
         if let Some(ticket) = ticket_of(&letter) {
             *self.held_back.entry(ticket.conn).or_default() += 1;
         }
-        peer.waiting.push_back(letter);
+        peer.wait(letter);
     }
 
     /// True while a request of this connection waits for its owner to take it: no more of it should be parsed.
@@ -259,10 +283,11 @@ impl Router {
     /// The answer of another shard to one of our requests.
     pub fn answered(&mut self, from: ShardId, reply: Reply) -> Option<Reply> {
         let late = !self.gathers.contains_key(&reply.ticket);
-        if let Some(peer) = self.peers.get_mut(&from)
-            && !(late && self.planted == Some(Planted::LateReplyKeepsCredit))
-        {
-            peer.credits += 1;
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.bytes -= peer.bytes_of.remove(&reply.ticket).unwrap_or(0);
+            if !(late && self.planted == Some(Planted::LateReplyKeepsCredit)) {
+                peer.credits += 1;
+            }
         }
         self.send_waiting(from);
         self.take(from, reply)
@@ -288,9 +313,7 @@ impl Router {
 
     fn send_waiting(&mut self, to: ShardId) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        while peer.credits > 0
-            && let Some(letter) = peer.waiting.pop_front()
-        {
+        while let Some(letter) = peer.next_waiting() {
             if let Some(ticket) = ticket_of(&letter) {
                 release(&mut self.held_back, ticket.conn);
             }
@@ -329,7 +352,7 @@ impl Router {
             return;
         }
         for peer in self.peers.values_mut() {
-            peer.waiting.retain(|letter| {
+            peer.keep_waiting(|letter| {
                 ticket_of(letter).is_none_or(|t| (t.conn, t.generation) != (conn, generation))
             });
         }
@@ -392,11 +415,6 @@ impl Router {
         self.peers.get(&from).is_some_and(|peer| !peer.deferred.is_empty())
     }
 
-    /// True if requests of other shards wait for memory here.
-    pub fn is_starved(&self) -> bool {
-        self.peers.values().any(|peer| !peer.deferred.is_empty())
-    }
-
     /// The oldest deferred request of some shard that has room now.
     pub fn take_deferred(&mut self, mut has_room: impl FnMut(usize) -> bool) -> Option<Parcel> {
         let peer = self
@@ -409,6 +427,11 @@ impl Router {
     /// Long polls of this shard whose request has news elsewhere.
     pub fn take_hurries(&mut self) -> Vec<Origin> {
         std::mem::take(&mut self.hurries)
+    }
+
+    /// False for the only shard there is.
+    pub fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
     }
 
     /// True if something lies in a lane: looked at after the sleep was announced.
@@ -446,7 +469,7 @@ impl Router {
     fn withdraw(&mut self, late: &[Ticket]) {
         let held_back = &mut self.held_back;
         for peer in self.peers.values_mut() {
-            peer.waiting.retain(|letter| {
+            peer.keep_waiting(|letter| {
                 let over = ticket_of(letter).filter(|ticket| late.contains(ticket));
                 over.inspect(|ticket| release(held_back, ticket.conn)).is_none()
             });
@@ -459,9 +482,49 @@ impl Router {
 }
 
 impl Peer {
+    /// A new request may be sent at once: overtaking others only where those wait for bytes and it brings none.
+    fn takes(&self, letter: &Letter) -> bool {
+        let first = if letter.is_light() { self.waiting_light == 0 } else { self.waiting.is_empty() };
+        first && self.credits > 0 && self.has_room(letter)
+    }
+
+    fn has_room(&self, letter: &Letter) -> bool {
+        let bytes = letter.record_bytes();
+        bytes == 0 || self.bytes == 0 || self.bytes + bytes <= self.link.lanes.bytes_max
+    }
+
+    fn wait(&mut self, letter: Letter) {
+        self.waiting_light += usize::from(letter.is_light());
+        self.waiting.push_back(letter);
+    }
+
+    /// The oldest waiting request that may be sent now. Behind one that waits for bytes only those that bring none: a smaller one must
+    /// not take the room that a larger one waits for.
+    fn next_waiting(&mut self) -> Option<Letter> {
+        let has_room = self.credits > 0 && self.has_room(self.waiting.front()?);
+        let at = match (has_room, self.credits > 0 && self.waiting_light > 0) {
+            (true, _) => 0,
+            (false, true) => self.waiting.iter().position(Letter::is_light)?,
+            (false, false) => return None,
+        };
+        let letter = self.waiting.remove(at)?;
+        self.waiting_light -= usize::from(letter.is_light());
+        Some(letter)
+    }
+
+    fn keep_waiting(&mut self, keep: impl FnMut(&Letter) -> bool) {
+        self.waiting.retain(keep);
+        self.waiting_light = self.waiting.iter().filter(|letter| letter.is_light()).count();
+    }
+
     /// Sends a request, for a credit.
     fn send(&mut self, letter: Letter) {
         self.credits -= 1;
+        let bytes = letter.record_bytes();
+        if let Some(ticket) = ticket_of(&letter).filter(|_| bytes > 0) {
+            self.bytes += bytes;
+            self.bytes_of.insert(ticket, bytes);
+        }
         self.push(letter);
     }
 

@@ -247,7 +247,7 @@ impl Pair {
 }
 
 fn lanes(credits: usize) -> Lanes {
-    Lanes { credits, planted: None }
+    Lanes { credits, bytes_max: usize::MAX, planted: None }
 }
 
 fn known(offset: i64) -> ReplyBody {
@@ -268,6 +268,59 @@ fn without_a_credit_a_request_waits_and_its_connection_with_it() {
     assert_eq!(pair.asked(), [ticket(8, 0)]);
     let hops = pair.me.hops();
     assert_eq!((hops.sent_total, hops.held_back_total, pair.me.in_flight()), (2, 1, 1));
+}
+
+fn stored() -> ReplyBody {
+    ReplyBody::Produce([ProduceOutcome::refused(Refused::UnknownServerError, None)].into_iter().collect())
+}
+
+// Record bytes on their way to a slow owner were in nobody's budget: 256 requests of 1 MiB for each pair of shards.
+#[test]
+fn records_wait_while_too_many_bytes_of_others_are_on_their_way() {
+    let mut pair = Pair::new(Lanes { bytes_max: 20, ..lanes(9) });
+    for conn in 1..=4 {
+        assert!(pair.route(produce(ticket(conn, 0), &[1])), "7 bytes each");
+    }
+    let held_back = |pair: &Pair| [1, 2, 3, 4, 5].map(|conn| pair.me.holds_back(conn));
+    assert_eq!(held_back(&pair), [false, false, true, true, false]);
+    pair.route(questions(ticket(5, 0), &[1]));
+    assert_eq!(pair.asked(), [ticket(1, 0), ticket(2, 0), ticket(5, 0)], "what brings no records goes past");
+    assert_eq!(pair.answer(ticket(2, 0), stored()).len(), 1);
+    assert_eq!((pair.asked(), held_back(&pair)), (vec![ticket(3, 0)], [false, false, false, true, false]));
+    assert_eq!(pair.answer(ticket(5, 0), known(0)).len(), 1);
+    assert_eq!(pair.asked(), [], "an answer without records gives no bytes back");
+}
+
+#[test]
+fn a_request_larger_than_the_bytes_of_a_lane_passes_alone_and_is_not_overtaken() {
+    let mut pair = Pair::new(Lanes { bytes_max: 10, ..lanes(9) });
+    pair.route(produce(ticket(1, 0), &[1]));
+    pair.route(produce(ticket(2, 0), &[1, 3, 5]));
+    pair.route(produce(ticket(3, 0), &[1]));
+    assert_eq!(pair.asked(), [ticket(1, 0)]);
+    pair.me.forget(1, 1);
+    assert!(pair.answer(ticket(1, 0), stored()).is_empty(), "nobody wants it, and its bytes come back");
+    assert_eq!(pair.asked(), [ticket(2, 0)]);
+    assert_eq!(pair.me.expire(START.plus_ms(100_000)).len(), 2);
+    assert!(!pair.me.holds_back(3), "what waited is withdrawn");
+    assert!(pair.answer(ticket(2, 0), stored()).is_empty());
+    pair.route(produce(ticket(4, 0), &[1]));
+    assert_eq!(pair.asked(), [ticket(4, 0)]);
+}
+
+// A request without records waited for a credit behind records that wait for bytes.
+#[test]
+fn a_returned_credit_goes_to_who_can_use_it() {
+    let mut pair = Pair::new(Lanes { bytes_max: 7, ..lanes(2) });
+    pair.route(produce(ticket(1, 0), &[1]));
+    pair.route(questions(ticket(2, 0), &[1]));
+    pair.route(produce(ticket(3, 0), &[1]));
+    pair.route(questions(ticket(4, 0), &[1]));
+    assert_eq!(pair.asked(), [ticket(1, 0), ticket(2, 0)]);
+    pair.answer(ticket(2, 0), known(0));
+    assert_eq!(pair.asked(), [ticket(4, 0)], "the records of 3 wait for those of 1");
+    pair.answer(ticket(1, 0), stored());
+    assert_eq!(pair.asked(), [ticket(3, 0)]);
 }
 
 #[test]
@@ -386,7 +439,7 @@ fn replies_have_room_in_full_lanes() {
 #[test]
 #[should_panic(expected = "a lane has room")]
 fn without_room_for_replies_the_lane_overflows() {
-    let mut pair = Pair::new(Lanes { credits: 1, planted: Some(Planted::NoRoomForReplies) });
+    let mut pair = Pair::new(Lanes { planted: Some(Planted::NoRoomForReplies), ..lanes(1) });
     pair.route(questions(ticket(7, 0), &[1]));
     let theirs = Ticket { shard: OTHER, ..ticket(7, 0) };
     assert!(pair.other.route(questions(theirs, &[0]), owner_of(2), START).is_none());

@@ -269,11 +269,6 @@ impl Server {
         !self.ready.is_empty()
     }
 
-    /// True if a connection waits for memory or for its own answers.
-    pub fn is_stalled(&self) -> bool {
-        !self.stalled.is_empty()
-    }
-
     pub fn next_deadline(&self) -> Option<Mono> {
         let sweep = (!self.connections.is_empty()).then_some(self.next_sweep);
         [sweep, self.next_accept(), self.starved.until].into_iter().flatten().min()

@@ -53,6 +53,9 @@ fn the_runtime_that_was_asked_for_serves() {
         let mut broker = Broker::start(&home.data(), &[&format!("runtime={name}")]);
         let line = serves(&broker);
         assert!(line.contains(&format!("\"runtime\":\"{name}\"")), "{line}");
+        // It was said before any memory was mapped, so that nobody could know.
+        let known = ["buffers registered", "buffers FALLBACK"].iter().any(|buffers| line.contains(buffers));
+        assert_eq!(known, runtime == Runtime::Uring, "{line}");
         broker.assert_healthy();
         broker.stop(PATIENCE);
     }
@@ -110,6 +113,29 @@ fn glommio_says_when_it_is_not_built_and_when_it_lacks_lockable_memory() {
         false => ("runtime-not-built", "--features glommio"),
     };
     assert!(said.contains(code) && said.contains(remedy), "{said}");
+}
+
+// The warning told what is slow and not what to do about it: that stood where only a test looked.
+#[test]
+fn without_lockable_memory_io_uring_serves_and_names_the_remedy() {
+    if open(Runtime::Uring, DriverConfig { recv_buffers: 8, ..DriverConfig::default() }).is_err() {
+        return skip("runtime::without_lockable_memory_io_uring_serves", "no io_uring");
+    }
+    let little = [
+        "sh",
+        "-c",
+        "ulimit -l 4096; exec setpriv --bounding-set -ipc_lock --inh-caps -ipc_lock \"$0\" \"$@\"",
+    ];
+    let home = Home::new("runtime-memlock");
+    let Ok(broker) = Broker::start_under(&little.map(String::from), &home.data(), &["runtime=uring"]) else {
+        return skip("runtime::without_lockable_memory_io_uring_serves", "setpriv does not run here");
+    };
+    let line = serves(&broker);
+    let log = broker.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("(FALLBACK)")).collect();
+    assert!(line.contains("buffers FALLBACK") && line.contains("memlock 4096 KiB"), "{line}");
+    assert!(matches!(told[..], [told] if told.contains("LimitMEMLOCK=infinity")), "{told:?}");
+    broker.stop(PATIENCE);
 }
 
 #[test]

@@ -95,7 +95,9 @@ impl Broker {
             loader.set(Source::Flag, key, &value).map_err(|fatal| fatal.to_string())?;
         }
         let config = loader.finish().map_err(|fatal| fatal.to_string())?;
-        let lanes = Lanes { credits: setup.credits, planted: setup.planted };
+        // With few credits few bytes too, so that requests wait for either.
+        let bytes_max = setup.credits << 8;
+        let lanes = Lanes { credits: setup.credits, bytes_max, planted: setup.planted };
         let assembled = assemble_with(ios, config, POOL_BYTES as u64, lanes);
         let (mut nodes, listening) = assembled.map_err(|fatal| fatal.to_string())?;
         for at in 1..nodes.len() {

@@ -124,7 +124,7 @@ impl Epoll {
     }
 
     pub fn turn(&mut self, wait: Wait, out: &mut Vec<Done>) {
-        self.step(wait);
+        self.step(wait, self.ready.len());
         self.wake_up();
         let count = self.ready.len().min(COMPLETIONS_PER_TURN_MAX);
         out.extend(self.ready.drain(..count));
@@ -177,17 +177,19 @@ impl Epoll {
             if let Some(done) = self.waited.take() {
                 return done;
             }
-            self.step(Wait::Forever);
+            self.step(Wait::Forever, 0);
         }
     }
 
-    /// Begins what was pushed, sleeps if nothing is at hand, and moves completions to `ready`.
-    fn step(&mut self, wait: Wait) {
+    /// Begins what was pushed, sleeps if nothing is at hand, and moves completions to `ready`. Who waits for one of its own has none
+    /// `at_hand`, whatever has piled up in `ready`; sockets that may run do not while that is a turn's worth.
+    fn step(&mut self, wait: Wait, at_hand: usize) {
         let mut queued = std::mem::take(&mut self.queued);
         queued.drain(..).for_each(|(op, owner)| self.begin(op, owner));
         self.queued = queued;
         self.workers.submit();
-        let idle = self.ready.is_empty() && self.waited.is_none() && self.runnable.is_empty();
+        let runs = !self.runnable.is_empty() && self.ready.len() < COMPLETIONS_PER_TURN_MAX;
+        let idle = at_hand == 0 && self.waited.is_none() && !runs;
         match wait {
             Wait::Forever if idle => self.sleep(None),
             Wait::Until(time) if idle => self.sleep(Some(time)),

@@ -163,7 +163,7 @@ impl Glommio {
     }
 
     pub fn turn(&mut self, wait: Wait, out: &mut Vec<Done>) {
-        self.step(wait);
+        self.step(wait, self.ready.len());
         self.wake_up();
         let count = self.ready.len().min(COMPLETIONS_PER_TURN_MAX);
         out.extend(self.ready.drain(..count));
@@ -215,13 +215,14 @@ impl Glommio {
             if let Some(done) = self.waited.take() {
                 return done;
             }
-            self.step(Wait::Forever);
+            self.step(Wait::Forever, 0);
         }
     }
 
-    /// Starts what was pushed, sleeps if nothing is at hand, and turns events into completions.
-    fn step(&mut self, wait: Wait) {
-        let idle = self.ready.is_empty() && self.waited.is_none();
+    /// Starts what was pushed, sleeps if nothing is at hand, and turns events into completions. Who waits for one of its own has none
+    /// `at_hand`, whatever has piled up in `ready`.
+    fn step(&mut self, wait: Wait, at_hand: usize) {
+        let idle = at_hand == 0 && self.waited.is_none();
         let called = idle && self.announced && wait != Wait::No && !self.bell.flag().fall_asleep();
         let sleep = idle && wait != Wait::No && !called;
         let until = if let Wait::Until(time) = wait { Some(time) } else { None };
@@ -310,7 +311,7 @@ impl Drop for Glommio {
     fn drop(&mut self) {
         self.stop_all();
         while self.in_flight > 0 || !self.starting.is_empty() {
-            self.step(Wait::Until(self.now().plus_ms(100)));
+            self.step(Wait::Until(self.now().plus_ms(100)), 0);
             self.ready.clear();
             self.waited = None;
         }

@@ -33,6 +33,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::Once;
 
 use io_uring::{opcode, types};
 
@@ -186,7 +187,7 @@ impl Uring {
     }
 
     pub fn turn(&mut self, wait: Wait, out: &mut Vec<Done>) {
-        self.step(wait);
+        self.step(wait, self.ready.len());
         self.wake_up();
         let count = self.ready.len().min(COMPLETIONS_PER_TURN_MAX);
         out.extend(self.ready.drain(..count));
@@ -242,22 +243,23 @@ impl Uring {
             if let Some(done) = self.waited.take() {
                 return done;
             }
-            self.step(Wait::Forever);
+            self.step(Wait::Forever, 0);
         }
     }
 
-    /// Submits, sleeps if nothing is at hand, and moves completions to `ready`.
-    fn step(&mut self, wait: Wait) {
+    /// Submits, sleeps if nothing is at hand, and moves completions to `ready`: as many as fill a turn that has `at_hand` of them. Who waits
+    /// for one of its own has none at hand, whatever has piled up in `ready`.
+    fn step(&mut self, wait: Wait, at_hand: usize) {
         self.recv.give_back();
         self.make_plain_calls();
-        let idle = self.ready.is_empty() && self.waited.is_none() && !self.ring.has_completions();
+        let idle = at_hand == 0 && self.waited.is_none() && !self.ring.has_completions();
         match wait {
             Wait::Forever if idle => self.sleep(None),
             Wait::Until(time) if idle => self.sleep(Some(time)),
             _ => self.submit(),
         }
         let mut cqes = std::mem::take(&mut self.cqes);
-        self.ring.take(COMPLETIONS_PER_TURN_MAX.saturating_sub(self.ready.len()), &mut cqes);
+        self.ring.take(COMPLETIONS_PER_TURN_MAX.saturating_sub(at_hand), &mut cqes);
         cqes.drain(..).for_each(|cqe| self.complete(cqe));
         self.cqes = cqes;
     }
@@ -362,7 +364,7 @@ impl Drop for Uring {
         // SAFETY: the entry points at no memory.
         unsafe { self.ring.push(entry) };
         while self.slots.in_flight() > 0 || self.bell_armed {
-            self.step(Wait::Until(self.now().plus_ms(100)));
+            self.step(Wait::Until(self.now().plus_ms(100)), 0);
             self.ready.clear();
             self.waited = None;
         }
@@ -370,8 +372,12 @@ impl Drop for Uring {
     }
 }
 
-/// Says once that blocks cannot be registered, and remembers it.
+/// Says once in a process that blocks cannot be registered, and remembers it in each ring.
 fn fall_back(probe: &mut Probe, error: &std::io::Error) {
-    tracing::warn!(%error, "blocks are not registered with the kernel: plain READ and WRITE (FALLBACK)");
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        let (memlock, remedy) = (probe.memlock(), probe::memlock_remedies().join(", or "));
+        tracing::warn!(%error, memlock, remedy, "blocks are not registered with the kernel: plain READ and WRITE (FALLBACK)");
+    });
     probe.registered = Registered::Fallback(error.to_string());
 }

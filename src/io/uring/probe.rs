@@ -61,6 +61,13 @@ pub struct Probe {
     pub entries: u32,
 }
 
+impl Probe {
+    /// RLIMIT_MEMLOCK as people read it.
+    pub fn memlock(&self) -> String {
+        self.memlock_bytes.map_or("unlimited".to_string(), |b| format!("{} KiB", b / 1024))
+    }
+}
+
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let buffers = match &self.registered {
@@ -68,13 +75,13 @@ impl fmt::Display for Probe {
             Registered::Yes => "registered".to_string(),
             Registered::Fallback(why) => format!("FALLBACK, not registered ({why})"),
         };
-        let memlock = self.memlock_bytes.map_or("unlimited".to_string(), |b| format!("{} KiB", b / 1024));
         write!(
             f,
-            "kernel {} · io_uring({}) · {} entries · buffers {buffers} · memlock {memlock}",
+            "kernel {} · io_uring({}) · {} entries · buffers {buffers} · memlock {}",
             self.kernel,
             self.flags.join(","),
-            self.entries
+            self.entries,
+            self.memlock()
         )
     }
 }
@@ -103,8 +110,8 @@ pub fn survey(dir: Option<&Path>) -> Survey {
         uring.probed().clone()
     });
     let mut lacking = Vec::new();
-    if let Ok(Probe { registered: Registered::Fallback(why), memlock_bytes, .. }) = &ring {
-        lacking.push(memlock_low(why, *memlock_bytes));
+    if let Ok(probe @ Probe { registered: Registered::Fallback(why), .. }) = &ring {
+        lacking.push(memlock_low(why, &probe.memlock()));
     }
     if let Some(dir) = dir {
         lacking.extend(lacking_storage(dir));
@@ -212,20 +219,22 @@ pub fn memlock_bytes() -> Option<u64> {
     (rc == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-fn memlock_low(why: &str, limit: Option<u64>) -> Fatal {
+/// What lets a process lock memory.
+pub fn memlock_remedies() -> Vec<String> {
+    vec![
+        "LimitMEMLOCK=infinity in the systemd unit, or --ulimit memlock=-1 for a container".into(),
+        "setcap cap_ipc_lock+ep on the binary".into(),
+    ]
+}
+
+fn memlock_low(why: &str, limit: &str) -> Fatal {
     Fatal {
         code: "memlock",
         summary: "blocks cannot be registered with the kernel".into(),
-        found: format!(
-            "{why} · RLIMIT_MEMLOCK {}",
-            limit.map_or("unlimited".into(), |b| format!("{} KiB", b / 1024))
-        ),
+        found: format!("{why} · RLIMIT_MEMLOCK {limit}"),
         means: "plain READ and WRITE are used: more CPU for each operation; results are marked FALLBACK"
             .into(),
-        tries: vec![
-            "LimitMEMLOCK=infinity in the systemd unit, or --ulimit memlock=-1 for a container".into(),
-            "setcap cap_ipc_lock+ep on the binary".into(),
-        ],
+        tries: memlock_remedies(),
     }
 }
 

@@ -32,7 +32,7 @@ impl Store {
             if !self.evict(0) {
                 break;
             }
-            if let Some(block) = pool.take() {
+            if let Some(block) = pool.take_dropped() {
                 return Some(block);
             }
         }

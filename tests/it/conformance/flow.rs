@@ -80,6 +80,19 @@ pub fn waiting_for_one_keeps_the_others(world: &mut dyn World) {
     assert_eq!(rig.io.list_dir(&dir).expect("is there").len(), 41);
 }
 
+// Once 256 other completions had piled up in front of it, a `wait` took no further one, its own included, and spun for ever.
+pub fn waiting_for_one_outlasts_more_than_a_turns_completions(world: &mut dyn World) {
+    let dir = world.dir().to_path_buf();
+    let mut rig = Rig::new(world);
+    let absent = |i: usize| Op::RemoveFile { path: dir.join(format!("absent-{i}")) };
+    let tokens: Vec<Token> = (0..3 * COMPLETIONS_PER_TURN_MAX).map(|i| rig.push(absent(i))).collect();
+    for round in 0..3 {
+        let waited = rig.io.wait(Op::MakeDir { path: dir.join(format!("waited-{round}")) });
+        assert_eq!((waited.result, waited.more), (Ok(0), false));
+    }
+    tokens.into_iter().for_each(|token| assert_eq!(rig.next(token).result, Err(Errno::NOENT)));
+}
+
 pub fn clocks_and_random_numbers_move(world: &mut dyn World) {
     let mut io = world.io();
     let (first, second) = (io.now(), io.now());

@@ -105,6 +105,7 @@ macro_rules! each_case {
                 a_turn_sleeps_until_its_time,
                 a_turn_wakes_for_a_completion,
                 waiting_for_one_keeps_the_others,
+                waiting_for_one_outlasts_more_than_a_turns_completions,
                 clocks_and_random_numbers_move,
                 the_pool_grows_to_its_budget,
                 dropping_it_ends_what_is_in_flight,
