@@ -13,7 +13,7 @@ use super::{Handled, Metadata, PARSED_PARTITIONS_KEPT, Request, error_code};
 use crate::base::error::Refused;
 use crate::base::few::Few;
 use crate::base::ids::{LeaderEpoch, PartitionIndex};
-use crate::base::limits::{SEND_GATHER_BYTES, SEND_PARTS_MAX};
+use crate::base::limits::SEND_GATHER_BYTES;
 use crate::base::metrics::Path;
 use crate::base::offset::Offset;
 use crate::io::SendPart;
@@ -176,24 +176,22 @@ fn never_looked_up(error: Option<Refused>) -> bool {
     matches!(error, Some(Refused::UnknownTopicOrPartition | Refused::UnknownTopicId))
 }
 
-/// Puts the records between the metadata. Runs that are too small to be worth a part of their own, or that would make too many
-/// parts, are copied; returns how many record bytes were.
+/// Puts the records between the metadata. Runs that are too small to be worth a part of their own are copied; returns how many record bytes
+/// were. There may be more parts than one system call takes: what is left over goes with the next.
 fn weave(out: &[u8], records: Few<(usize, Vec<BlockSlice>)>, buffers: &mut Buffers) -> (Few<SendPart>, u64) {
     let mut parts = Few::default();
     let mut small = buffers.take();
     let mut at = 0;
     let mut copied = 0;
-    let mut large = 0;
     for (gap, slices) in records {
         small.extend_from_slice(&out[at..gap]);
         at = gap;
         for slice in slices {
-            if slice.len() < SEND_GATHER_BYTES || large >= SEND_PARTS_MAX {
+            if slice.len() < SEND_GATHER_BYTES {
                 copied += slice.len() as u64;
                 small.extend_from_slice(&slice);
                 continue;
             }
-            large += 1;
             if !small.is_empty() {
                 parts.push(SendPart::Bytes(std::mem::replace(&mut small, buffers.take())));
             }
