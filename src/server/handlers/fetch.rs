@@ -89,11 +89,13 @@ fn split(request: &mut Request<'_, '_>, body: &FetchRequest, meta: &Metadata) ->
         asked.topic(topic, frame, topic.range().len());
     }
     let read_committed = body.isolation_level == READ_COMMITTED;
+    let max_bytes = body.max_bytes.min(request.config.fetch_bytes_max);
     let fetch = Fetch {
         ticket: request.ticket,
         max_wait_ms: body.max_wait_ms,
-        min_bytes: body.min_bytes,
-        max_bytes: body.max_bytes.min(request.config.fetch_bytes_max),
+        // More than an answer may have would never come.
+        min_bytes: body.min_bytes.min(max_bytes),
+        max_bytes,
         read_committed,
         at_once: asked.any_refused(),
         parts,

@@ -271,3 +271,16 @@ fn records_of_any_number_of_partitions_leave_uncopied() {
     assert!(bytes > 80 * 5_000, "{bytes} bytes");
     assert_eq!((rig.server.copied_bytes_total, 0), (0, 0));
 }
+
+/// Who asks for at least more than an answer may have waited out its whole time with each answer: Kafka takes the lesser of both.
+#[test]
+fn a_fetch_waits_for_no_more_than_its_answer_may_have() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    rig.receive(conn, &produce(&[0]));
+    rig.settle();
+    rig.sent.clear();
+    rig.receive(conn, &fetch_with(0..1, 0, 60_000, i32::MAX..50));
+    rig.settle();
+    assert_eq!(rig.sent.len(), 1);
+}
