@@ -20,7 +20,7 @@ use crate::io::SendPart;
 use crate::io::buffer::BlockSlice;
 use crate::router::message::{Fetch, FetchOutcome, FetchPart, Message};
 use crate::server::buffers::Buffers;
-use crate::server::pending::{Encoded, Pending};
+use crate::server::pending::{Encoded, Pending, RecordBytes};
 use crate::wire::error::{WireError, code};
 use crate::wire::fetch::{
     DivergingEpoch, FetchRequest, FetchResponseHead, FetchResponseWriter, FetchedPartition, READ_COMMITTED,
@@ -154,9 +154,9 @@ impl Waiting {
         if records.is_empty() {
             return Encoded::bytes(out);
         }
-        let (parts, copied_bytes) = weave(&out, records, buffers);
+        let (parts, records) = weave(&out, records, buffers);
         buffers.give(out);
-        Encoded { parts: Some(parts), close: false, copied_bytes }
+        Encoded { parts: Some(parts), close: false, records }
     }
 
     fn partition(&self, index: i32, outcome: &FetchOutcome) -> FetchedPartition<'static> {
@@ -179,18 +179,23 @@ fn never_looked_up(error: Option<Refused>) -> bool {
 }
 
 /// Puts the records between the metadata. Runs that are too small to be worth a part of their own are copied; returns how many record bytes
-/// were. There may be more parts than one system call takes: what is left over goes with the next.
-fn weave(out: &[u8], records: Few<(usize, Vec<BlockSlice>)>, buffers: &mut Buffers) -> (Few<SendPart>, u64) {
+/// there are and were. There may be more parts than one system call takes: what is left over goes with the next.
+fn weave(
+    out: &[u8],
+    records: Few<(usize, Vec<BlockSlice>)>,
+    buffers: &mut Buffers,
+) -> (Few<SendPart>, RecordBytes) {
     let mut parts = Few::default();
     let mut small = buffers.take();
     let mut at = 0;
-    let mut copied = 0;
+    let mut bytes = RecordBytes::default();
     for (gap, slices) in records {
         small.extend_from_slice(&out[at..gap]);
         at = gap;
         for slice in slices {
+            bytes.sent += slice.len() as u64;
             if slice.len() < SEND_GATHER_BYTES {
-                copied += slice.len() as u64;
+                bytes.copied += slice.len() as u64;
                 small.extend_from_slice(&slice);
                 continue;
             }
@@ -205,5 +210,5 @@ fn weave(out: &[u8], records: Few<(usize, Vec<BlockSlice>)>, buffers: &mut Buffe
         true => buffers.give(small),
         false => parts.push(SendPart::Bytes(small)),
     }
-    (parts, copied)
+    (parts, bytes)
 }
