@@ -265,7 +265,7 @@ fn records_of_any_number_of_partitions_leave_uncopied() {
     }
     rig.settle();
     rig.sent.clear();
-    rig.receive(conn, &fetch_with(0..partitions, 0, 0, 1..1 << 20));
+    rig.receive(conn, &fetch_with(0..partitions, 0, 0, (1, 1 << 20)));
     rig.settle();
     let bytes: usize = rig.sent.iter().map(|(_, bytes)| bytes.len()).sum();
     assert!(bytes > 80 * 5_000, "{bytes} bytes");
@@ -281,7 +281,7 @@ fn a_fetch_waits_for_no_more_than_its_answer_may_have() {
     rig.receive(conn, &produce(&[0]));
     rig.settle();
     rig.sent.clear();
-    rig.receive(conn, &fetch_with(0..1, 0, 60_000, i32::MAX..50));
+    rig.receive(conn, &fetch_with(0..1, 0, 60_000, (i32::MAX, 50)));
     rig.settle();
     assert_eq!(rig.sent.len(), 1);
 }
