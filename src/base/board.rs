@@ -45,6 +45,10 @@ figures! {
     Requests = "requests_total",
     BytesIn = "received_bytes_total",
     BytesOut = "sent_bytes_total",
+    /// Record bytes in answers to fetches.
+    FetchSent = "fetch_sent_bytes_total",
+    /// Of these, copied in user space to be sent. The target is at most 1 %.
+    FetchCopied = "fetch_copied_bytes_total",
     Commits = "commits_total",
     Flushes = "flushes_total",
     Accepted = "connections_accepted_total",

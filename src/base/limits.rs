@@ -13,7 +13,7 @@ pub const PIPELINED_WRITE_BYTES_MIN: usize = 64 * 1024;
 /// Commit rounds in flight per shard. Four keep the device busy while one completes.
 pub const ROUNDS_IN_FLIGHT_MAX: usize = 4;
 
-/// Segments of an iovec chain in one send; a fetch that needs more gathers small runs by copy.
+/// Segments of an iovec chain in one system call; a send that has more takes several.
 pub const SEND_PARTS_MAX: usize = 64;
 
 /// Bytes that one send takes at most before it completes: a peer that reads slowly shows progress at least this often, and one that reads

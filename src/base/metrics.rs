@@ -116,15 +116,10 @@ impl Stages {
 pub struct Counters {
     pub requests_total: u64,
     pub produce_bytes_total: u64,
-    pub fetch_sent_bytes_total: u64,
-    /// Record bytes that a fetch copied in user space before sending them. The target is at most 1 % of `fetch_sent_bytes_total`.
-    pub fetch_copied_bytes_total: u64,
     pub commits_total: u64,
     pub flushes_total: u64,
     pub commit_bytes_total: u64,
     pub zero_ahead_waits_total: u64,
     pub tail_hit_bytes_total: u64,
     pub tail_miss_bytes_total: u64,
-    pub connections_accepted_total: u64,
-    pub connections_closed_total: u64,
 }

@@ -91,6 +91,8 @@ impl Node {
             (Figure::Requests, requests.iter().sum()),
             (Figure::BytesIn, server.received_bytes_total),
             (Figure::BytesOut, server.sent_bytes_total),
+            (Figure::FetchSent, server.fetched.sent),
+            (Figure::FetchCopied, server.fetched.copied),
             (Figure::Commits, counters.commits_total),
             (Figure::Flushes, counters.flushes_total),
             (Figure::Accepted, server.accepted_total),

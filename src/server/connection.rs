@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::buffers::Buffers;
 use super::handlers::Scratch;
 use super::handover::Affinity;
-use super::pending::Pending;
+use super::pending::{Pending, RecordBytes};
 use crate::base::few::Few;
 use crate::base::ids::ShardId;
 use crate::base::limits::{IN_FLIGHT_PER_CONNECTION_MAX, SEND_GATHER_BYTES, SEND_PARTS_MAX};
@@ -252,8 +252,8 @@ impl Connection {
         old
     }
 
-    /// Encodes a shard's reply into its place. Returns the record bytes that were copied for it; none if nobody waits there.
-    pub fn answer(&mut self, reply: Reply, buffers: &mut Buffers) -> Option<u64> {
+    /// Encodes a shard's reply into its place. Returns the record bytes in it; none if nobody waits there.
+    pub fn answer(&mut self, reply: Reply, buffers: &mut Buffers) -> Option<RecordBytes> {
         let at = reply.ticket.sequence.checked_sub(self.head)? as usize;
         if !matches!(self.queue.get(at)?, Slot::Waiting(..)) {
             return None;
@@ -270,7 +270,7 @@ impl Connection {
             }
             self.replace(at, Slot::Ready(parts, stamps));
         }
-        Some(encoded.copied_bytes)
+        Some(encoded.records)
     }
 
     /// Stamps the answers whose turn it is: each that is ready, up to the first that is not, or that closes the connection.

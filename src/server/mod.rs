@@ -46,6 +46,7 @@ use accept::Listener;
 use budget::Budget;
 use connection::{Chunk, Connection, Phase};
 use handlers::{Metadata, Scratch};
+use pending::RecordBytes;
 use quota::ConnectionQuota;
 use starved::Starved;
 
@@ -107,7 +108,7 @@ pub struct Server {
     stopping: bool,
     pub received_bytes_total: u64,
     pub sent_bytes_total: u64,
-    pub copied_bytes_total: u64,
+    pub fetched: RecordBytes,
     pub accepted_total: u64,
     pub closed_total: u64,
     pub handed_over_total: u64,
@@ -134,7 +135,7 @@ impl Server {
             stopping: false,
             received_bytes_total: 0,
             sent_bytes_total: 0,
-            copied_bytes_total: 0,
+            fetched: RecordBytes::default(),
             accepted_total: 0,
             closed_total: 0,
             handed_over_total: 0,
@@ -204,10 +205,11 @@ impl Server {
         if conn.generation != reply.ticket.generation || conn.phase != Phase::Open {
             return;
         }
-        let Some(copied_bytes) = conn.answer(reply, &mut self.scratch.buffers) else { return };
+        let Some(records) = conn.answer(reply, &mut self.scratch.buffers) else { return };
         conn.stamp_ready(now);
         self.budget.settle(at, conn);
-        self.copied_bytes_total += copied_bytes;
+        self.fetched.sent += records.sent;
+        self.fetched.copied += records.copied;
         self.ready.push(at);
     }
 

@@ -23,19 +23,25 @@ pub struct Encoded {
     pub parts: Option<Few<SendPart>>,
     /// Kafka closes the connection instead of answering an error to acks=0.
     pub close: bool,
-    /// Record bytes that were copied to make few large parts out of many small ones.
-    pub copied_bytes: u64,
+    pub records: RecordBytes,
+}
+
+/// Record bytes of answers to fetches, and how many of them were copied to make few large parts out of many small ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordBytes {
+    pub sent: u64,
+    pub copied: u64,
 }
 
 impl Encoded {
     pub fn bytes(bytes: Vec<u8>) -> Encoded {
         let parts = Few::from_iter([SendPart::Bytes(bytes)]);
-        Encoded { parts: Some(parts), close: false, copied_bytes: 0 }
+        Encoded { parts: Some(parts), close: false, records: RecordBytes::default() }
     }
 
     /// An answer that could not be encoded is our own bug: the client must not wait for it.
     pub fn failed() -> Encoded {
-        Encoded { parts: None, close: true, copied_bytes: 0 }
+        Encoded { parts: None, close: true, records: RecordBytes::default() }
     }
 }
 

@@ -5,6 +5,7 @@ mod broker;
 mod captures;
 mod cli;
 mod conformance;
+mod copies;
 mod crash;
 mod disk_full;
 mod faults;

@@ -40,6 +40,8 @@ const WIDE: &[Column] = &[
     ("BROKER", "broker_id", plain),
     ("IN MB", "received_bytes_total", megabytes),
     ("OUT MB", "sent_bytes_total", megabytes),
+    ("FETCHED MB", "fetch_sent_bytes_total", megabytes),
+    ("COPIED MB", "fetch_copied_bytes_total", megabytes),
     ("POOL MiB", "pool_used_bytes", mebibytes),
     ("OF MiB", "pool_total_bytes", mebibytes),
     ("HELD BACK", "hops_held_back_total", plain),

@@ -13,14 +13,14 @@ use super::{Handled, Metadata, PARSED_PARTITIONS_KEPT, Request, error_code};
 use crate::base::error::Refused;
 use crate::base::few::Few;
 use crate::base::ids::{LeaderEpoch, PartitionIndex};
-use crate::base::limits::{SEND_GATHER_BYTES, SEND_PARTS_MAX};
+use crate::base::limits::SEND_GATHER_BYTES;
 use crate::base::metrics::Path;
 use crate::base::offset::Offset;
 use crate::io::SendPart;
 use crate::io::buffer::BlockSlice;
 use crate::router::message::{Fetch, FetchOutcome, FetchPart, Message};
 use crate::server::buffers::Buffers;
-use crate::server::pending::{Encoded, Pending};
+use crate::server::pending::{Encoded, Pending, RecordBytes};
 use crate::wire::error::{WireError, code};
 use crate::wire::fetch::{
     DivergingEpoch, FetchRequest, FetchResponseHead, FetchResponseWriter, FetchedPartition, READ_COMMITTED,
@@ -89,11 +89,13 @@ fn split(request: &mut Request<'_, '_>, body: &FetchRequest, meta: &Metadata) ->
         asked.topic(topic, frame, topic.range().len());
     }
     let read_committed = body.isolation_level == READ_COMMITTED;
+    let max_bytes = body.max_bytes.min(request.config.fetch_bytes_max);
     let fetch = Fetch {
         ticket: request.ticket,
         max_wait_ms: body.max_wait_ms,
-        min_bytes: body.min_bytes,
-        max_bytes: body.max_bytes.min(request.config.fetch_bytes_max),
+        // More than an answer may have would never come.
+        min_bytes: body.min_bytes.min(max_bytes),
+        max_bytes,
         read_committed,
         at_once: asked.any_refused(),
         parts,
@@ -152,9 +154,9 @@ impl Waiting {
         if records.is_empty() {
             return Encoded::bytes(out);
         }
-        let (parts, copied_bytes) = weave(&out, records, buffers);
+        let (parts, records) = weave(&out, records, buffers);
         buffers.give(out);
-        Encoded { parts: Some(parts), close: false, copied_bytes }
+        Encoded { parts: Some(parts), close: false, records }
     }
 
     fn partition(&self, index: i32, outcome: &FetchOutcome) -> FetchedPartition<'static> {
@@ -176,24 +178,27 @@ fn never_looked_up(error: Option<Refused>) -> bool {
     matches!(error, Some(Refused::UnknownTopicOrPartition | Refused::UnknownTopicId))
 }
 
-/// Puts the records between the metadata. Runs that are too small to be worth a part of their own, or that would make too many
-/// parts, are copied; returns how many record bytes were.
-fn weave(out: &[u8], records: Few<(usize, Vec<BlockSlice>)>, buffers: &mut Buffers) -> (Few<SendPart>, u64) {
+/// Puts the records between the metadata. Runs that are too small to be worth a part of their own are copied; returns how many record bytes
+/// there are and were. There may be more parts than one system call takes: what is left over goes with the next.
+fn weave(
+    out: &[u8],
+    records: Few<(usize, Vec<BlockSlice>)>,
+    buffers: &mut Buffers,
+) -> (Few<SendPart>, RecordBytes) {
     let mut parts = Few::default();
     let mut small = buffers.take();
     let mut at = 0;
-    let mut copied = 0;
-    let mut large = 0;
+    let mut bytes = RecordBytes::default();
     for (gap, slices) in records {
         small.extend_from_slice(&out[at..gap]);
         at = gap;
         for slice in slices {
-            if slice.len() < SEND_GATHER_BYTES || large >= SEND_PARTS_MAX {
-                copied += slice.len() as u64;
+            bytes.sent += slice.len() as u64;
+            if slice.len() < SEND_GATHER_BYTES {
+                bytes.copied += slice.len() as u64;
                 small.extend_from_slice(&slice);
                 continue;
             }
-            large += 1;
             if !small.is_empty() {
                 parts.push(SendPart::Bytes(std::mem::replace(&mut small, buffers.take())));
             }
@@ -205,5 +210,5 @@ fn weave(out: &[u8], records: Few<(usize, Vec<BlockSlice>)>, buffers: &mut Buffe
         true => buffers.give(small),
         false => parts.push(SendPart::Bytes(small)),
     }
-    (parts, copied)
+    (parts, bytes)
 }

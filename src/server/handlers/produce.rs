@@ -18,7 +18,7 @@ use crate::base::ids::PartitionIndex;
 use crate::base::metrics::Path;
 use crate::router::message::{Message, Produce, ProduceOutcome, ProducePart};
 use crate::server::buffers::Buffers;
-use crate::server::pending::{Encoded, Pending};
+use crate::server::pending::{Encoded, Pending, RecordBytes};
 use crate::wire::error::WireError;
 use crate::wire::produce::{ProduceRequest, ProduceResponseWriter, ProducedPartition};
 use crate::wire::topics::TopicRef;
@@ -122,7 +122,7 @@ impl Waiting {
         });
         if self.acks == 0 {
             let close = parts.any(|(_, outcome)| outcome.error.is_some());
-            return Encoded { parts: None, close, copied_bytes: 0 };
+            return Encoded { parts: None, close, records: RecordBytes::default() };
         }
         let mut out = buffers.take();
         let topics = self.asked.topics();

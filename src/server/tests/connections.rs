@@ -253,3 +253,35 @@ fn a_receive_that_found_no_buffer_is_not_tried_again_at_once() {
     rig.receive(busy, &produce(&[0]));
     assert!(rig.receiving(quiet).is_some());
 }
+
+/// Behind the parts that one system call takes, records were copied: megabytes of each answer to a consumer of many partitions.
+#[test]
+fn records_of_any_number_of_partitions_leave_uncopied() {
+    let partitions = 80;
+    let mut rig = Rig::sized(&[], partitions, 64 << 20);
+    let conn = rig.connect();
+    for partition in 0..partitions {
+        rig.receive(conn, &produce_with(-1, &[partition], &[7; 5_000]));
+    }
+    rig.settle();
+    rig.sent.clear();
+    rig.receive(conn, &fetch_with(0..partitions, 0, 0, (1, 1 << 20)));
+    rig.settle();
+    let bytes: usize = rig.sent.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(bytes > 80 * 5_000, "{bytes} bytes");
+    assert!(rig.server.fetched.sent > 80 * 5_000);
+    assert_eq!(rig.server.fetched.copied, 0);
+}
+
+/// Who asks for at least more than an answer may have waited out its whole time with each answer: Kafka takes the lesser of both.
+#[test]
+fn a_fetch_waits_for_no_more_than_its_answer_may_have() {
+    let mut rig = Rig::new(&[]);
+    let conn = rig.connect();
+    rig.receive(conn, &produce(&[0]));
+    rig.settle();
+    rig.sent.clear();
+    rig.receive(conn, &fetch_with(0..1, 0, 60_000, (i32::MAX, 50)));
+    rig.settle();
+    assert_eq!(rig.sent.len(), 1);
+}

@@ -326,11 +326,11 @@ pub fn produce_with(acks: i16, partitions: &[i32], value: &[u8]) -> Vec<u8> {
 
 /// A frame that fetches partition 0 from this offset.
 pub fn fetch(offset: i64, max_wait_ms: i32) -> Vec<u8> {
-    fetch_with(0..1, offset, max_wait_ms, 1..1 << 20)
+    fetch_with(0..1, offset, max_wait_ms, (1, 1 << 20))
 }
 
 /// A frame that fetches these partitions from this offset, at least and at most so many bytes.
-pub fn fetch_with(partitions: Range<i32>, offset: i64, max_wait_ms: i32, bytes: Range<i32>) -> Vec<u8> {
+pub fn fetch_with(partitions: Range<i32>, offset: i64, max_wait_ms: i32, bytes: (i32, i32)) -> Vec<u8> {
     let mut topic = fetch_request::FetchTopic::default();
     topic.topic = StrBytes::from(NAME);
     for index in partitions {
@@ -342,8 +342,8 @@ pub fn fetch_with(partitions: Range<i32>, offset: i64, max_wait_ms: i32, bytes: 
     }
     let mut request = FetchRequest::default();
     request.max_wait_ms = max_wait_ms;
-    request.min_bytes = bytes.start;
-    request.max_bytes = bytes.end;
+    request.min_bytes = bytes.0;
+    request.max_bytes = bytes.1;
     request.session_epoch = -1;
     request.topics = vec![topic];
     let mut out = Vec::new();
