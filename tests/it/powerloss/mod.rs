@@ -11,9 +11,13 @@ mod writelog;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
 
 use corelog::client::admin::NewTopic;
 use corelog::client::cluster::Cluster;
@@ -67,13 +71,23 @@ fn nothing_acked_is_missing_after_a_power_cut() {
     let states: u64 = states.parse().expect("CORELOG_POWERLOSS is a number of states");
     let planted = std::env::var("CORELOG_TEST_PLANTED").ok();
     let mut lost = 0;
+    let mut flushes = Vec::new();
     for (round, mode) in ["auto", "each"].iter().enumerate() {
         let dir = fresh_dir("powerloss");
-        lost += replay(&dir, mode, states.div_ceil(2), round as u64);
+        let replayed = replay(&dir, mode, states.div_ceil(2), round as u64);
+        lost += replayed.lost;
+        flushes.push(replayed.flushes_per_commit);
         let _ = fs::remove_dir_all(&dir);
         if planted.is_some() && lost > 0 {
             break;
         }
+    }
+    if let [shared, each] = flushes[..] {
+        let halfway = f64::midpoint(1.0, each);
+        assert!(
+            each > 1.0 && shared < halfway,
+            "flushes for a commit: {shared:.2} shared, {each:.2} per file"
+        );
     }
     match planted {
         None => assert_eq!(lost, 0, "states with a missing acked record"),
@@ -81,8 +95,14 @@ fn nothing_acked_is_missing_after_a_power_cut() {
     }
 }
 
-/// One workload and its states; returns how many states lost something.
-fn replay(dir: &Path, flush_mode: &str, states: u64, seed: u64) -> u64 {
+struct Replayed {
+    /// States that lost something.
+    lost: u64,
+    flushes_per_commit: f64,
+}
+
+/// One workload and its states.
+fn replay(dir: &Path, flush_mode: &str, states: u64, seed: u64) -> Replayed {
     let mut rig = Rig::build(&dir.join("rig"), 768);
     let data_dir = rig.mount.join("data");
     fs::create_dir_all(&data_dir).expect("data directory");
@@ -96,16 +116,60 @@ fn replay(dir: &Path, flush_mode: &str, states: u64, seed: u64) -> u64 {
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     // A planted bug, if any, reaches the broker by its environment: see `broker/start.rs`.
     let broker = Broker::start(&data_dir, &settings);
-    let acked = workload(&broker, &rig.log_path(), seed);
+    let over = AtomicBool::new(false);
+    let (acked, recycled) = std::thread::scope(|scope| {
+        let recycled = scope.spawn(|| count_recycled(&data_dir, &over));
+        let acked = workload(&broker, &rig.log_path(), seed);
+        over.store(true, Ordering::Relaxed);
+        (acked, recycled.join().expect("counted"))
+    });
+    let flushes_per_commit = flushes_per_commit(&broker);
     broker.kill();
     rig.finish();
     let log = WriteLog::open(&rig.log_path()).expect("the write log");
-    println!("{flush_mode}: {} acked records, {} block writes and flushes", acked.len(), log.entries.len());
+    println!(
+        "{flush_mode}: {} acked records, {} block writes and flushes, {recycled} files recycled, {flushes_per_commit:.2} flushes for a commit",
+        acked.len(),
+        log.entries.len()
+    );
     assert!(acked.len() > 100, "the workload did nothing");
+    assert!(recycled > 0, "no segment was made of a retired one's file");
     let cuts = states_of(&log, &acked, states, seed);
     let mut states = States { rig: &rig, log: &log, flushed: 0, rng: Rng(seed) };
     // Without retention: what the check listed must still be there when it is fetched.
-    states.run(dir, &acked, cuts, &settings[..2])
+    let lost = states.run(dir, &acked, cuts, &settings[..2]);
+    Replayed { lost, flushes_per_commit }
+}
+
+/// Segment files that got the name of a later segment while this looked: the same inode, born at the same time, as a file that is
+/// made anew would not be. Counts some, not all.
+fn count_recycled(data_dir: &Path, over: &AtomicBool) -> usize {
+    let mut names: BTreeMap<(u64, SystemTime), PathBuf> = BTreeMap::new();
+    let mut recycled = 0;
+    while !over.load(Ordering::Relaxed) {
+        for partition in 0..PARTITIONS {
+            let topics = fs::read_dir(data_dir).into_iter().flatten().flatten();
+            let dirs = topics.filter_map(|topic| fs::read_dir(topic.path().join(partition.to_string())).ok());
+            for file in
+                dirs.flatten().flatten().filter(|file| file.path().extension().is_some_and(|e| e == "seg"))
+            {
+                // It may go at any moment.
+                let Ok(born) = file.metadata().and_then(|m| Ok((m.ino(), m.created()?))) else { continue };
+                let before = names.insert(born, file.path());
+                recycled += usize::from(before.is_some_and(|before| before != file.path()));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    recycled
+}
+
+/// By the broker's own count.
+fn flushes_per_commit(broker: &Broker) -> f64 {
+    let told: Value = serde_json::from_slice(&broker.cluster().shards().expect("figures")).expect("JSON");
+    let shards = told["shards"].as_array().expect("a list");
+    let sum = |field: &str| shards.iter().filter_map(|shard| shard[field].as_f64()).sum::<f64>();
+    sum("flushes_total") / sum("commits_total").max(1.0)
 }
 
 /// Cuts in ascending order, each behind the first ack.
