@@ -14,7 +14,8 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
@@ -33,6 +34,13 @@ use writelog::WriteLog;
 const TOPIC: &str = "power";
 const PARTITIONS: i32 = 8;
 const WORKLOAD: Duration = Duration::from_secs(20);
+
+/// How long it goes on for a first file to be recycled, on a slow disk.
+const RECYCLED_WITHIN: Duration = Duration::from_secs(90);
+
+/// For fewer than `STATES_FEW` states.
+const WORKLOAD_SHORT: Duration = Duration::from_secs(5);
+const STATES_FEW: u64 = 10;
 
 /// A record that was acknowledged, and the log's position when that was known.
 struct Acked {
@@ -110,19 +118,20 @@ fn replay(dir: &Path, flush_mode: &str, states: u64, seed: u64) -> Replayed {
         format!("log.flush.mode={flush_mode}"),
         // Small segments: many rolls, retention, recycled files.
         "log.segment.bytes=1048576".to_string(),
-        "log.retention.bytes=4194304".to_string(),
+        "log.retention.bytes=2097152".to_string(),
         "log.retention.check.interval.ms=500".to_string(),
     ];
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     // A planted bug, if any, reaches the broker by its environment: see `broker/start.rs`.
     let broker = Broker::start(&data_dir, &settings);
-    let over = AtomicBool::new(false);
-    let (acked, recycled) = std::thread::scope(|scope| {
-        let recycled = scope.spawn(|| count_recycled(&data_dir, &over));
-        let acked = workload(&broker, &rig.log_path(), seed);
-        over.store(true, Ordering::Relaxed);
-        (acked, recycled.join().expect("counted"))
+    let (over, recycled) = (AtomicBool::new(false), Arc::new(AtomicUsize::new(0)));
+    let acked = std::thread::scope(|scope| {
+        scope.spawn(|| count_recycled(&data_dir, &recycled, &over));
+        let time = if states < STATES_FEW { WORKLOAD_SHORT } else { WORKLOAD };
+        let _over = Ends(&over);
+        workload(&broker, &rig.log_path(), seed, time, &recycled)
     });
+    let recycled = recycled.load(Ordering::Relaxed);
     let flushes_per_commit = flushes_per_commit(&broker);
     broker.kill();
     rig.finish();
@@ -141,11 +150,19 @@ fn replay(dir: &Path, flush_mode: &str, states: u64, seed: u64) -> Replayed {
     Replayed { lost, flushes_per_commit }
 }
 
+/// Also where a producer panics.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Segment files that got the name of a later segment while this looked: the same inode, born at the same time, as a file that is
 /// made anew would not be. Counts some, not all.
-fn count_recycled(data_dir: &Path, over: &AtomicBool) -> usize {
+fn count_recycled(data_dir: &Path, recycled: &AtomicUsize, over: &AtomicBool) {
     let mut names: BTreeMap<(u64, SystemTime), PathBuf> = BTreeMap::new();
-    let mut recycled = 0;
     while !over.load(Ordering::Relaxed) {
         for partition in 0..PARTITIONS {
             let topics = fs::read_dir(data_dir).into_iter().flatten().flatten();
@@ -156,12 +173,12 @@ fn count_recycled(data_dir: &Path, over: &AtomicBool) -> usize {
                 // It may go at any moment.
                 let Ok(born) = file.metadata().and_then(|m| Ok((m.ino(), m.created()?))) else { continue };
                 let before = names.insert(born, file.path());
-                recycled += usize::from(before.is_some_and(|before| before != file.path()));
+                let renamed = before.is_some_and(|before| before != file.path());
+                recycled.fetch_add(usize::from(renamed), Ordering::Relaxed);
             }
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    recycled
 }
 
 /// By the broker's own count.
@@ -183,7 +200,13 @@ fn states_of(log: &WriteLog, acked: &[Acked], states: u64, seed: u64) -> Vec<usi
 }
 
 /// Produces for a while, with one request in flight and with several, and notes each ack.
-fn workload(broker: &Broker, log: &Path, seed: u64) -> Vec<Acked> {
+fn workload(
+    broker: &Broker,
+    log: &Path,
+    seed: u64,
+    time: Duration,
+    recycled: &Arc<AtomicUsize>,
+) -> Vec<Acked> {
     let log = File::open(log).expect("the write log");
     let mut setup = Cluster::new(broker.settings());
     let topic = NewTopic {
@@ -206,19 +229,23 @@ fn workload(broker: &Broker, log: &Path, seed: u64) -> Vec<Acked> {
                 ..broker.settings()
             };
             let log = log.try_clone().expect("a handle");
-            std::thread::spawn(move || produce(settings, worker, seed, &log))
+            let (since, recycled) = (Instant::now(), Arc::clone(recycled));
+            let goes_on = move || {
+                let none = recycled.load(Ordering::Relaxed) == 0;
+                since.elapsed() < if none { RECYCLED_WITHIN } else { time }
+            };
+            std::thread::spawn(move || produce(settings, worker, seed, &log, goes_on))
         })
         .collect();
     producers.into_iter().flat_map(|p| p.join().expect("a producer")).collect()
 }
 
-fn produce(settings: Settings, worker: u64, seed: u64, log: &File) -> Vec<Acked> {
+fn produce(settings: Settings, worker: u64, seed: u64, log: &File, goes_on: impl Fn() -> bool) -> Vec<Acked> {
     let mut rng = Rng(seed * 1000 + worker);
     let mut producer = Producer::new(Cluster::new(settings), TOPIC, worker).expect("a producer");
     let mut acked = Vec::new();
-    let since = Instant::now();
     let mut count = 0u64;
-    while since.elapsed() < WORKLOAD {
+    while goes_on() {
         let tag = worker << 40 | count;
         let value = value_of(tag, rng.below(3000) as usize);
         let partition = rng.below(PARTITIONS as u64) as i32;
