@@ -36,7 +36,7 @@ pub struct PipelineArgs {
     /// Bytes of all files together
     #[arg(long, default_value = "512MiB", value_parser = units::bytes, value_name = "BYTES")]
     bytes: u64,
-    /// Driver of the server: auto, uring, epoll
+    /// Driver of the server: auto, uring, epoll, glommio
     #[arg(long, default_value = "auto", value_parser = runtime, value_name = "NAME")]
     runtime: Runtime,
     /// CPU of the server

@@ -11,9 +11,14 @@ mod writelog;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
 
 use corelog::client::admin::NewTopic;
 use corelog::client::cluster::Cluster;
@@ -29,6 +34,13 @@ use writelog::WriteLog;
 const TOPIC: &str = "power";
 const PARTITIONS: i32 = 8;
 const WORKLOAD: Duration = Duration::from_secs(20);
+
+/// How long it goes on for a first file to be recycled, on a slow disk.
+const RECYCLED_WITHIN: Duration = Duration::from_secs(90);
+
+/// For fewer than `STATES_FEW` states.
+const WORKLOAD_SHORT: Duration = Duration::from_secs(5);
+const STATES_FEW: u64 = 10;
 
 /// A record that was acknowledged, and the log's position when that was known.
 struct Acked {
@@ -67,13 +79,23 @@ fn nothing_acked_is_missing_after_a_power_cut() {
     let states: u64 = states.parse().expect("CORELOG_POWERLOSS is a number of states");
     let planted = std::env::var("CORELOG_TEST_PLANTED").ok();
     let mut lost = 0;
+    let mut flushes = Vec::new();
     for (round, mode) in ["auto", "each"].iter().enumerate() {
         let dir = fresh_dir("powerloss");
-        lost += replay(&dir, mode, states.div_ceil(2), round as u64);
+        let replayed = replay(&dir, mode, states.div_ceil(2), round as u64);
+        lost += replayed.lost;
+        flushes.push(replayed.flushes_per_commit);
         let _ = fs::remove_dir_all(&dir);
         if planted.is_some() && lost > 0 {
             break;
         }
+    }
+    if let [shared, each] = flushes[..] {
+        let halfway = f64::midpoint(1.0, each);
+        assert!(
+            each > 1.0 && shared < halfway,
+            "flushes for a commit: {shared:.2} shared, {each:.2} per file"
+        );
     }
     match planted {
         None => assert_eq!(lost, 0, "states with a missing acked record"),
@@ -81,8 +103,14 @@ fn nothing_acked_is_missing_after_a_power_cut() {
     }
 }
 
-/// One workload and its states; returns how many states lost something.
-fn replay(dir: &Path, flush_mode: &str, states: u64, seed: u64) -> u64 {
+struct Replayed {
+    /// States that lost something.
+    lost: u64,
+    flushes_per_commit: f64,
+}
+
+/// One workload and its states.
+fn replay(dir: &Path, flush_mode: &str, states: u64, seed: u64) -> Replayed {
     let mut rig = Rig::build(&dir.join("rig"), 768);
     let data_dir = rig.mount.join("data");
     fs::create_dir_all(&data_dir).expect("data directory");
@@ -90,22 +118,75 @@ fn replay(dir: &Path, flush_mode: &str, states: u64, seed: u64) -> u64 {
         format!("log.flush.mode={flush_mode}"),
         // Small segments: many rolls, retention, recycled files.
         "log.segment.bytes=1048576".to_string(),
-        "log.retention.bytes=4194304".to_string(),
+        "log.retention.bytes=2097152".to_string(),
         "log.retention.check.interval.ms=500".to_string(),
     ];
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     // A planted bug, if any, reaches the broker by its environment: see `broker/start.rs`.
     let broker = Broker::start(&data_dir, &settings);
-    let acked = workload(&broker, &rig.log_path(), seed);
+    let (over, recycled) = (AtomicBool::new(false), Arc::new(AtomicUsize::new(0)));
+    let acked = std::thread::scope(|scope| {
+        scope.spawn(|| count_recycled(&data_dir, &recycled, &over));
+        let time = if states < STATES_FEW { WORKLOAD_SHORT } else { WORKLOAD };
+        let _over = Ends(&over);
+        workload(&broker, &rig.log_path(), seed, time, &recycled)
+    });
+    let recycled = recycled.load(Ordering::Relaxed);
+    let flushes_per_commit = flushes_per_commit(&broker);
     broker.kill();
     rig.finish();
     let log = WriteLog::open(&rig.log_path()).expect("the write log");
-    println!("{flush_mode}: {} acked records, {} block writes and flushes", acked.len(), log.entries.len());
+    println!(
+        "{flush_mode}: {} acked records, {} block writes and flushes, {recycled} files recycled, {flushes_per_commit:.2} flushes for a commit",
+        acked.len(),
+        log.entries.len()
+    );
     assert!(acked.len() > 100, "the workload did nothing");
+    assert!(recycled > 0, "no segment was made of a retired one's file");
     let cuts = states_of(&log, &acked, states, seed);
     let mut states = States { rig: &rig, log: &log, flushed: 0, rng: Rng(seed) };
     // Without retention: what the check listed must still be there when it is fetched.
-    states.run(dir, &acked, cuts, &settings[..2])
+    let lost = states.run(dir, &acked, cuts, &settings[..2]);
+    Replayed { lost, flushes_per_commit }
+}
+
+/// Also where a producer panics.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Segment files that got the name of a later segment while this looked: the same inode, born at the same time, as a file that is
+/// made anew would not be. Counts some, not all.
+fn count_recycled(data_dir: &Path, recycled: &AtomicUsize, over: &AtomicBool) {
+    let mut names: BTreeMap<(u64, SystemTime), PathBuf> = BTreeMap::new();
+    while !over.load(Ordering::Relaxed) {
+        for partition in 0..PARTITIONS {
+            let topics = fs::read_dir(data_dir).into_iter().flatten().flatten();
+            let dirs = topics.filter_map(|topic| fs::read_dir(topic.path().join(partition.to_string())).ok());
+            for file in
+                dirs.flatten().flatten().filter(|file| file.path().extension().is_some_and(|e| e == "seg"))
+            {
+                // It may go at any moment.
+                let Ok(born) = file.metadata().and_then(|m| Ok((m.ino(), m.created()?))) else { continue };
+                let before = names.insert(born, file.path());
+                let renamed = before.is_some_and(|before| before != file.path());
+                recycled.fetch_add(usize::from(renamed), Ordering::Relaxed);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// By the broker's own count.
+fn flushes_per_commit(broker: &Broker) -> f64 {
+    let told: Value = serde_json::from_slice(&broker.cluster().shards().expect("figures")).expect("JSON");
+    let shards = told["shards"].as_array().expect("a list");
+    let sum = |field: &str| shards.iter().filter_map(|shard| shard[field].as_f64()).sum::<f64>();
+    sum("flushes_total") / sum("commits_total").max(1.0)
 }
 
 /// Cuts in ascending order, each behind the first ack.
@@ -119,7 +200,13 @@ fn states_of(log: &WriteLog, acked: &[Acked], states: u64, seed: u64) -> Vec<usi
 }
 
 /// Produces for a while, with one request in flight and with several, and notes each ack.
-fn workload(broker: &Broker, log: &Path, seed: u64) -> Vec<Acked> {
+fn workload(
+    broker: &Broker,
+    log: &Path,
+    seed: u64,
+    time: Duration,
+    recycled: &Arc<AtomicUsize>,
+) -> Vec<Acked> {
     let log = File::open(log).expect("the write log");
     let mut setup = Cluster::new(broker.settings());
     let topic = NewTopic {
@@ -142,19 +229,23 @@ fn workload(broker: &Broker, log: &Path, seed: u64) -> Vec<Acked> {
                 ..broker.settings()
             };
             let log = log.try_clone().expect("a handle");
-            std::thread::spawn(move || produce(settings, worker, seed, &log))
+            let (since, recycled) = (Instant::now(), Arc::clone(recycled));
+            let goes_on = move || {
+                let none = recycled.load(Ordering::Relaxed) == 0;
+                since.elapsed() < if none { RECYCLED_WITHIN } else { time }
+            };
+            std::thread::spawn(move || produce(settings, worker, seed, &log, goes_on))
         })
         .collect();
     producers.into_iter().flat_map(|p| p.join().expect("a producer")).collect()
 }
 
-fn produce(settings: Settings, worker: u64, seed: u64, log: &File) -> Vec<Acked> {
+fn produce(settings: Settings, worker: u64, seed: u64, log: &File, goes_on: impl Fn() -> bool) -> Vec<Acked> {
     let mut rng = Rng(seed * 1000 + worker);
     let mut producer = Producer::new(Cluster::new(settings), TOPIC, worker).expect("a producer");
     let mut acked = Vec::new();
-    let since = Instant::now();
     let mut count = 0u64;
-    while since.elapsed() < WORKLOAD {
+    while goes_on() {
         let tag = worker << 40 | count;
         let value = value_of(tag, rng.below(3000) as usize);
         let partition = rng.below(PARTITIONS as u64) as i32;
