@@ -4,10 +4,7 @@
 //! as in Kafka. Passwords are never shown. See `controller/configs.rs` for what differs from Apache Kafka; the documentation
 //! describes this broker.
 //!
-//! Differs from Apache Kafka: a resource that is named again is answered once, in its first place, with the keys of all places; and
-//! resources that would make the answer larger than [`ANSWER_BYTES_MAX`] are refused with INVALID_REQUEST.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! Differs from Apache Kafka: resources that would make the answer larger than [`ANSWER_BYTES_MAX`] are refused with INVALID_REQUEST.
 
 use super::{Handled, Metadata, Request, error_code, respond};
 use crate::base::error::Refused;
@@ -16,10 +13,11 @@ use crate::controller::Refusal;
 use crate::controller::configs;
 use crate::wire::error::WireError;
 use crate::wire::msg::{
-    self, DescribeConfigsRequest, DescribeConfigsResponse, StrBytes, describe_configs_response,
+    self, DescribeConfigsRequest, DescribeConfigsResponse, StrBytes, describe_configs_request,
+    describe_configs_response,
 };
 
-/// Memory that the configurations of one answer may take. Eight bytes of a request name this broker, in one of many spellings, and have a
+/// Memory that the configurations of one answer may take. Eight bytes of a request name this broker, as often as one likes, and have a
 /// hundred thousand for an answer; all configurations of some 5,000 topics fit.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -30,47 +28,17 @@ pub fn handle(request: &mut Request<'_, '_>, meta: &mut Metadata) -> Result<Hand
     let well_formed = body.resources.iter().all(|resource| configs::is_resource_type(resource.resource_type));
     let mut response = DescribeConfigsResponse::default();
     let mut bytes = 0;
-    for asked in distinct(&body) {
+    for resource in &body.resources {
         let described = match well_formed {
             true if bytes > ANSWER_BYTES_MAX => Err(too_much()),
-            true => configs::describe(&meta.image, asked.kind, asked.name),
+            true => configs::describe(&meta.image, resource.resource_type, &resource.resource_name),
             false => Err(configs::malformed()),
         };
-        let answer = answer(&body, &asked, described);
+        let answer = answer(&body, resource, described);
         bytes += answer.configs.iter().map(bytes_held).sum::<usize>();
         response.results.push(answer);
     }
     Ok(Handled::Encoded(respond::<DescribeConfigsRequest>(header.correlation_id, header.version, &response)))
-}
-
-/// A resource, and which of its keys are wanted; none: all.
-struct Asked<'a> {
-    kind: i8,
-    name: &'a StrBytes,
-    keys: BTreeSet<&'a str>,
-}
-
-/// Each resource once, in the order of first mention.
-fn distinct(body: &DescribeConfigsRequest) -> Vec<Asked<'_>> {
-    let mut places = BTreeMap::new();
-    let mut distinct: Vec<Asked<'_>> = Vec::new();
-    for resource in &body.resources {
-        let (kind, name) = (resource.resource_type, &resource.resource_name);
-        let keys = resource.configuration_keys.as_deref().unwrap_or_default();
-        let keys = keys.iter().map(|key| &**key);
-        match places.insert((kind, &**name), distinct.len()) {
-            None => distinct.push(Asked { kind, name, keys: keys.collect() }),
-            Some(at) => {
-                places.insert((kind, &**name), at);
-                let known = &mut distinct[at].keys;
-                match known.is_empty() || keys.len() == 0 {
-                    true => known.clear(),
-                    false => known.extend(keys),
-                }
-            }
-        }
-    }
-    distinct
 }
 
 fn too_much() -> Refusal {
@@ -86,12 +54,12 @@ fn bytes_held(config: &describe_configs_response::DescribeConfigsResourceResult)
 
 fn answer(
     body: &DescribeConfigsRequest,
-    asked: &Asked<'_>,
+    resource: &describe_configs_request::DescribeConfigsResource,
     described: Result<Vec<Described>, Refusal>,
 ) -> describe_configs_response::DescribeConfigsResult {
     let mut answer = describe_configs_response::DescribeConfigsResult::default();
-    answer.resource_type = asked.kind;
-    answer.resource_name = asked.name.clone();
+    answer.resource_type = resource.resource_type;
+    answer.resource_name = resource.resource_name.clone();
     // Kafka sends an empty text, not null, where there is nothing to say.
     answer.error_message = Some(StrBytes::default());
     match described {
@@ -100,7 +68,8 @@ fn answer(
             answer.error_message = Some(refusal.message.unwrap_or_default().into());
         }
         Ok(described) => {
-            let keys = &asked.keys;
+            let keys = resource.configuration_keys.as_deref().unwrap_or_default();
+            let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
             let wanted = described.iter().filter(|entry| keys.is_empty() || keys.contains(&entry.name));
             answer.configs = wanted.map(|entry| config(body, entry)).collect();
         }

@@ -31,31 +31,29 @@ fn described(rig: &Rig) -> DescribeConfigsResponse {
     msg::decode_response::<DescribeConfigsRequest>(Bytes::from(answer[4..].to_vec()), 4).expect("decodes")
 }
 
-/// Five bytes of a request that name the broker are answered with fifty thousand: named sixty thousand times in one frame it was
-/// answered with gigabytes.
+/// Kafka answers a resource as often as it is named.
 #[test]
-fn a_resource_that_is_named_again_is_described_once() {
+fn a_resource_that_is_named_again_is_described_again() {
     let mut rig = Rig::new(&[]);
     let conn = rig.connect();
-    let again = std::iter::repeat_n((BROKER, "1"), 400);
-    let asked = [(TOPIC, NAME), (BROKER, "1"), (TOPIC, "none"), (TOPIC, NAME)].into_iter().chain(again);
-    rig.receive(conn, &describe_configs(asked));
+    rig.receive(conn, &describe_configs([(TOPIC, NAME), (BROKER, "1"), (TOPIC, "none"), (TOPIC, NAME)]));
     rig.settle();
     let results = described(&rig).results;
     let shown: Vec<_> = results
         .iter()
         .map(|r| (r.resource_type, &*r.resource_name, r.error_code, !r.configs.is_empty()))
         .collect();
-    assert_eq!(shown, [(TOPIC, NAME, 0, true), (BROKER, "1", 0, true), (TOPIC, "none", 3, false)]);
+    let topic = (TOPIC, NAME, 0, true);
+    assert_eq!(shown, [topic, (BROKER, "1", 0, true), (TOPIC, "none", 3, false), topic]);
 }
 
-/// A broker's id has as many spellings as one likes to put zeros before it.
+/// Eight bytes of a request that name the broker have a hundred thousand for an answer: named sixty thousand times in one frame it was
+/// answered with gigabytes.
 #[test]
 fn what_one_answer_describes_is_bounded() {
     let mut rig = Rig::new(&[]);
     let conn = rig.connect();
-    let names: Vec<String> = (0..1200).map(|zeros| format!("{}1", "0".repeat(zeros))).collect();
-    rig.receive(conn, &describe_configs(names.iter().map(|name| (BROKER, name.as_str()))));
+    rig.receive(conn, &describe_configs(std::iter::repeat_n((BROKER, "1"), 1200)));
     rig.settle();
     let results = described(&rig).results;
     assert_eq!(results.len(), 1200);
