@@ -527,7 +527,9 @@ impl<'a> Recovery<'a> {
             removed.map_err(|errno| OpenError::Io { path: path.clone(), errno })?;
             self.report.removed.push(path);
         }
-        if last.is_some() || !self.report.removed.is_empty() {
+        // A log start that only the page cache has, of a process that was killed behind its rename, must not fall again once it was shown.
+        let raised = self.log_start() > Offset::ZERO;
+        if last.is_some() || raised || !self.report.removed.is_empty() {
             let path = self.dir.to_path_buf();
             let synced = self.source.run(Op::SyncDir { path: path.clone() });
             synced.map_err(|errno| OpenError::Io { path, errno })?;
