@@ -127,6 +127,13 @@ impl Disk {
         self.create(path, id, Node::Dir(Dir::default()))
     }
 
+    /// The change that gave `path` its entry, if that is not durable yet.
+    pub fn pending_entry(&self, path: &Path) -> Option<u64> {
+        let (parent, name) = self.parent_of(path).ok()?;
+        let made = self.dir(parent).ok()?.pending.iter().rev().find(|change| change.name == name);
+        made.filter(|change| change.node.is_some()).map(|change| change.id)
+    }
+
     fn create(&mut self, path: &Path, id: u64, node: Node) -> Result<NodeId, Errno> {
         let (parent, name) = self.parent_of(path)?;
         if self.dir(parent)?.live.contains_key(&name) {

@@ -398,6 +398,14 @@ impl Core {
                 _ => core.disks[disk].1.sync_dir(below, stamp),
             }
         });
+        // Who is told that a directory is there already has seen the entry, whoever made it.
+        let seen = match (&op, result, touched) {
+            (Op::MakeDir { path }, Err(Errno::EXIST), Some(disk)) => {
+                self.resolve(path).and_then(|(_, below)| self.disks[disk].1.pending_entry(below))
+            }
+            _ => None,
+        };
+        let change = seen.unwrap_or(change);
         let closes = match touched {
             Some(disk) => Closes::Entries { disk, node: super::disk::ROOT, change },
             None => Closes::Nothing,
