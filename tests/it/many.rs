@@ -98,7 +98,8 @@ fn many_partitions_start_recover_and_serve() {
     }
     let home = Home::new("many");
     let mut broker = start(&home.data(), "empty");
-    create(&mut broker.cluster(), "many", partitions(), &[]);
+    // The records are of 1970: retention would take them once their segments are sealed.
+    create(&mut broker.cluster(), "many", partitions(), &[("retention.ms", "-1")]);
     look(&broker, "created");
     broker.assert_healthy();
     produce(&broker, partitions(), b"first");
