@@ -26,7 +26,7 @@ const SEEDS: u64 = 60;
 const STORE_SEEDS: u64 = 200;
 
 /// Seeds within which each planted bug must be found.
-const PLANTED_SEEDS_MAX: u64 = 200;
+const PLANTED_SEEDS_MAX: u64 = 1_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
