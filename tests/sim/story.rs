@@ -12,6 +12,7 @@ use corelog::base::ids::{PartitionIndex, PartitionKey, Uuid};
 use corelog::base::offset::Offset;
 use corelog::io::Errno;
 use corelog::io::sim::{DiskConfig, Faults, Injected, OpKind, Rng, World};
+use corelog::log::inspect::SegmentFile;
 use corelog::log::store::{
     Appended, Durability, Event, LogConfig, NotAppended, Planted, ReadRequest, StoreConfig,
 };
@@ -76,6 +77,8 @@ struct Partition {
     /// A truncation that is not through.
     truncating: Option<i64>,
     harmed: Option<Harmed>,
+    /// Somebody's copy of a segment.
+    copied: Option<(SegmentFile, Vec<u8>)>,
 }
 
 /// An idempotent producer, or one without sequence numbers.
@@ -211,8 +214,9 @@ impl Story {
         let id = (self.below(2) == 0).then_some(1000 + index as i64);
         let producer = Producer { id, next: 0, pending: VecDeque::new() };
         let newest = (String::new(), 0);
-        let (deleting, truncating, harmed) = (false, None, None);
-        let partition = Partition { log, oracle, dir, producer, newest, deleting, truncating, harmed };
+        let (deleting, truncating, harmed, copied) = (false, None, None, None);
+        let partition =
+            Partition { log, oracle, dir, producer, newest, deleting, truncating, harmed, copied };
         self.partitions.insert(key, partition);
         key
     }

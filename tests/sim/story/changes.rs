@@ -20,6 +20,7 @@ impl Story {
         let target = start + self.world.below((end - start) as u64 + 1) as i64;
         if node.store.truncate_to(slot, Offset(target)).is_ok() && target < end {
             partition.truncating = Some(target);
+            partition.copied = None;
             self.world.mark("truncate");
         }
         Ok(())

@@ -48,7 +48,7 @@ impl Groups {
 impl Story {
     /// Harms one partition, perhaps.
     pub(super) fn harm(&mut self, end: End) -> Verdict {
-        if !self.plan.harm || self.below(2) > 0 {
+        if !self.plan.harm || self.bring_back() || self.below(2) > 0 {
             return Ok(());
         }
         let keys: Vec<PartitionKey> = self.partitions.keys().copied().collect();
@@ -63,6 +63,34 @@ impl Story {
         hand.leave();
         self.partitions.get_mut(&key).expect("known").harmed = harmed;
         Ok(())
+    }
+
+    /// A segment that the log has long removed is back: somebody restored an old copy. It lies below the log start, so nothing changes.
+    fn bring_back(&mut self) -> bool {
+        let mut hand = Hand::new(self);
+        let mut is_back = false;
+        // A copy of what a truncation cut off would be another history.
+        let unharmed = self.partitions.values_mut().filter(|p| p.harmed.is_none() && p.truncating.is_none());
+        for partition in unharmed {
+            let listed = segments(&mut Blocking { io: &mut hand.io }, &partition.dir).unwrap_or_default();
+            let first =
+                listed.iter().find_map(|segment| Some((segment, segment.header.as_ref().ok()?.0.clone())));
+            let Some((first, header)) = first else { continue };
+            let parted = |(old, _): &mut (SegmentFile, _)| {
+                let uuid = old.header.as_ref().expect("only such are copied").0.uuid;
+                old.ordinal < first.ordinal && header.prev.uuid != uuid
+            };
+            let Some((old, bytes)) = partition.copied.take_if(parted) else {
+                let bytes = hand.world.live_bytes(&partition.dir.join(&first.name));
+                partition.copied = partition.copied.take().or(bytes.map(|bytes| (first.clone(), bytes)));
+                continue;
+            };
+            hand.put(&partition.dir.join(&old.name), &bytes);
+            partition.harmed = Some(UNHARMED);
+            is_back = true;
+        }
+        hand.leave();
+        is_back
     }
 
     /// What deletion left behind when its process died: the controller removes it at the next start.
@@ -115,6 +143,16 @@ impl Hand {
 
     fn remove(&mut self, path: &Path) {
         self.run(Op::RemoveFile { path: path.to_path_buf() });
+        self.run(Op::SyncDir { path: path.parent().expect("a directory").to_path_buf() });
+    }
+
+    /// A new file of these bytes.
+    fn put(&mut self, path: &Path, bytes: &[u8]) {
+        let opened = self.io.wait(Op::OpenFile { path: path.to_path_buf(), mode: OpenMode::Create });
+        let Payload::Opened(file) = opened.payload else { unreachable!("a new file") };
+        self.world.overwrite(path, 0, bytes);
+        self.run(Op::Flush { file });
+        self.run(Op::CloseFile { file });
         self.run(Op::SyncDir { path: path.parent().expect("a directory").to_path_buf() });
     }
 
