@@ -8,7 +8,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use corelog::client::admin::NewTopic;
@@ -16,7 +16,8 @@ use corelog::client::cluster::Cluster;
 use corelog::client::settings::{Acks, Settings};
 use corelog::loadgen::ledger::{self, History, Ledger, Source, Watch};
 
-use crate::support::{can_serve, fresh_dir};
+use crate::loopfs::StallingDisk;
+use crate::support::{can_serve, fresh_dir, skip};
 
 /// How long a start may take on a loaded machine.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -57,23 +58,30 @@ fn scramble(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Size of the disk that stalls; what 100 cycles write takes less than a quarter of it.
+const DISK_MB: u64 = 4096;
+
+/// No ack for so long: the disk stalls, and what it had answered before was acknowledged.
+const SILENCE: Duration = Duration::from_millis(50);
+
 /// A broker that keeps its address over restarts, so that clients ride through them.
 struct Rig {
     dir: PathBuf,
+    /// Its data lies there, if it is to stall.
+    disk: Option<StallingDisk>,
     address: String,
     child: Option<Child>,
 }
 
 impl Rig {
+    /// Its broker is yet to start.
     fn new(name: &str) -> Rig {
         // Below the ports that clients draw from: while nobody listens there, a client may be given that port and meet itself.
         static RIGS: AtomicU16 = AtomicU16::new(0);
         let first = 20_000 + (std::process::id() as u16 % 600) * 20 + RIGS.fetch_add(10, Ordering::Relaxed);
         let mut addresses = (first..).map(|port| format!("127.0.0.1:{port}"));
         let address = addresses.find(|a| TcpListener::bind(a.as_str()).is_ok()).expect("a free port");
-        let mut rig = Rig { dir: fresh_dir(name), address, child: None };
-        rig.start();
-        rig
+        Rig { dir: fresh_dir(name), disk: None, address, child: None }
     }
 
     fn start(&mut self) {
@@ -84,7 +92,8 @@ impl Rig {
             .expect("a log");
         let program = std::env::var("SERVE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_corelog").to_string());
         let mut command = Command::new(program);
-        command.arg("serve").arg("--data-dir").arg(self.dir.join("data")).args(["--listen", &self.address]);
+        let data = self.disk.as_ref().map_or_else(|| self.dir.join("data"), |disk| disk.inner.data());
+        command.arg("serve").arg("--data-dir").arg(data).args(["--listen", &self.address]);
         command.args(["-X", "log.segment.bytes=1048576"]);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log).spawn();
         self.child = Some(child.expect("the broker starts"));
@@ -119,6 +128,27 @@ impl Rig {
         child.wait().expect("the child's end");
     }
 
+    /// Kills the broker with writes that the disk does not take; it takes them when the process is long dead.
+    fn kill_with_stalled_disk(&mut self, acked: &AtomicU64) {
+        let stalled = self.disk.as_ref().expect("a disk that can stall").stall();
+        let (mut seen, mut since) = (acked.load(Ordering::Relaxed), Instant::now());
+        let began = since;
+        while since.elapsed() < SILENCE {
+            assert!(began.elapsed() < START_PATIENCE, "acks go on while the disk stalls");
+            std::thread::sleep(Duration::from_millis(5));
+            let now = acked.load(Ordering::Relaxed);
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            }
+        }
+        let mut child = self.child.take().expect("a broker runs");
+        child.kill().expect("SIGKILL");
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(acked.load(Ordering::Relaxed), seen, "an ack while the disk stalls");
+        drop(stalled);
+        child.wait().expect("the child's end");
+    }
+
     fn log(&self) -> String {
         let log = std::fs::read_to_string(self.dir.join("broker.log")).unwrap_or_default();
         log.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
@@ -130,6 +160,7 @@ impl Drop for Rig {
         if self.child.is_some() {
             self.kill();
         }
+        drop(self.disk.take());
         if !std::thread::panicking() {
             let _ = std::fs::remove_dir_all(&self.dir);
         }
@@ -152,6 +183,8 @@ enum End {
     StallThenKill,
     /// Killed while it is stopped.
     KillStalled,
+    /// Killed while its disk stalls.
+    KillWithStalledDisk,
 }
 
 fn create(rig: &Rig, topic: &str, partitions: i32, configs: Vec<(String, String)>) {
@@ -190,7 +223,7 @@ fn cycle(rig: &mut Rig, records: &mut [Record], number: u32, end: End, before: D
             rig.log()
         );
         std::thread::sleep(before);
-        end_and_restart(rig, end);
+        end_and_restart(rig, end, &watch.acked);
         let acked = watch.acked.load(Ordering::Relaxed);
         assert!(
             ledger::wait_for_acks(watch, acked + 1, START_PATIENCE),
@@ -207,7 +240,7 @@ fn cycle(rig: &mut Rig, records: &mut [Record], number: u32, end: End, before: D
     });
 }
 
-fn end_and_restart(rig: &mut Rig, end: End) {
+fn end_and_restart(rig: &mut Rig, end: End, acked: &AtomicU64) {
     match end {
         End::Kill => {}
         End::StallThenKill => {
@@ -219,6 +252,10 @@ fn end_and_restart(rig: &mut Rig, end: End) {
         End::KillStalled => {
             rig.signal("-STOP");
             std::thread::sleep(Duration::from_millis(50));
+        }
+        End::KillWithStalledDisk => {
+            rig.kill_with_stalled_disk(acked);
+            return rig.start();
         }
     }
     rig.kill();
@@ -248,6 +285,10 @@ fn check(rig: &Rig, records: &mut [Record], number: u32, seed: u64) {
 fn run(name: &str, cycles: u32, ends: &[End]) {
     let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(ledger::now_ms);
     let mut rig = Rig::new(name);
+    if ends.iter().any(|end| matches!(end, End::KillWithStalledDisk)) {
+        rig.disk = Some(StallingDisk::build(&rig.dir, DISK_MB));
+    }
+    rig.start();
     let mut records = records(&rig);
     for number in 0..cycles {
         let draw = scramble(seed ^ u64::from(number) << 48);
@@ -282,6 +323,7 @@ fn the_check_finds_what_memory_loses() {
         return;
     }
     let mut rig = Rig::new("crash-canary");
+    rig.start();
     let settings = rig.settings(Acks::All, false);
     let configs = [
         ("durability", "memory"),
@@ -310,5 +352,17 @@ fn the_check_finds_what_memory_loses() {
 fn what_was_acknowledged_survives_a_stall_and_sigkill() {
     if can_run("what_was_acknowledged_survives_a_stall_and_sigkill") {
         run("crash-stall", cycles(2), &[End::StallThenKill, End::KillStalled]);
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_sigkill_during_a_stalled_disk() {
+    const TEST: &str = "what_was_acknowledged_survives_sigkill_during_a_stalled_disk";
+    if !can_run(TEST) {
+        return;
+    }
+    match StallingDisk::missing() {
+        Some(what) => skip(&format!("crash::{TEST}"), what),
+        None => run("crash-disk", cycles(2), &[End::KillWithStalledDisk, End::Kill]),
     }
 }

@@ -4,7 +4,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::powerloss::rig::{attach, detach, mount, run, umount};
+use crate::powerloss::rig::{FileSystem, attach, detach, run, umount};
+
+/// Room that the file system of a [`StallingDisk`]'s image needs for itself.
+const OUTER_MB: u64 = 64;
 
 pub struct LoopFs {
     pub mount: PathBuf,
@@ -31,11 +34,9 @@ impl LoopFs {
         let (mount_point, image) = (dir.join("mnt"), dir.join("disk.img"));
         fs::create_dir_all(&mount_point).expect("a mount point");
         File::create(&image).and_then(|f| f.set_len(megabytes << 20)).expect("a disk image");
-        run(Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-b", "4096", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
-            .arg(&image));
+        FileSystem::Ext4.make(&image);
         let device = attach(&image);
-        mount(&device, &mount_point);
+        FileSystem::Ext4.mount(&device, &mount_point);
         LoopFs { mount: mount_point, image, device }
     }
 
@@ -54,5 +55,40 @@ impl Drop for LoopFs {
         umount(&self.mount);
         detach(&self.device);
         let _ = fs::remove_file(&self.image);
+    }
+}
+
+/// A file system on a device that can be made to stall: its image lies on another file system, which is frozen meanwhile. Writes that are
+/// under way wait in the kernel, and so does the end of a process that was killed with one of them.
+pub struct StallingDisk {
+    // In the order in which they must be taken down.
+    pub inner: LoopFs,
+    outer: LoopFs,
+}
+
+impl StallingDisk {
+    pub fn missing() -> Option<&'static str> {
+        missing()
+            .or_else(|| Command::new("fsfreeze").arg("--version").output().is_err().then_some("fsfreeze"))
+    }
+
+    pub fn build(dir: &Path, megabytes: u64) -> StallingDisk {
+        let outer = LoopFs::build(&dir.join("outer"), megabytes + OUTER_MB);
+        let inner = LoopFs::build(&outer.mount, megabytes);
+        StallingDisk { inner, outer }
+    }
+
+    /// The device stalls until the guard is dropped.
+    pub fn stall(&self) -> Stalled<'_> {
+        run(Command::new("fsfreeze").arg("-f").arg(&self.outer.mount));
+        Stalled(&self.outer.mount)
+    }
+}
+
+pub struct Stalled<'a>(&'a Path);
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        run(Command::new("fsfreeze").arg("-u").arg(self.0));
     }
 }

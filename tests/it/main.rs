@@ -17,6 +17,7 @@ mod many;
 mod moving;
 mod pipeline;
 mod powerloss;
+mod recovery;
 mod runtime;
 mod shards;
 mod stop;

@@ -1,9 +1,9 @@
-//! T2: power cuts replayed. A broker runs on an ext4 whose every block write and flush is logged; each ack notes how far the log
+//! T2: power cuts replayed. A broker runs on a file system whose every block write and flush is logged; each ack notes how far the log
 //! was flushed. Then disks are made that a cut could have left: everything up to a flush, and none, all, or any torn part of
 //! what came after. On each a broker recovers, and every record whose ack was noted before the cut must be there.
 //!
 //! Needs root, FUSE, loop devices and `qemu-storage-daemon`, so it runs only when asked: `scripts/powerloss [STATES]` sets
-//! `CORELOG_POWERLOSS`. `CORELOG_TEST_PLANTED=ack-before-flush` runs a broker with that bug, and the test then requires a loss.
+//! `CORELOG_POWERLOSS`; `CORELOG_POWERLOSS_FS=xfs` takes XFS for ext4. `CORELOG_TEST_PLANTED=ack-before-flush` runs a broker with that bug, and the test then requires a loss.
 
 pub mod rig;
 mod writelog;
@@ -350,7 +350,7 @@ fn check(image: &Path, dir: &Path, acked: &[Acked], cut: u64, settings: &[&str])
     let device = rig::attach(image);
     let at = dir.join("state");
     fs::create_dir_all(&at).expect("a mount point");
-    rig::mount(&device, &at);
+    rig::FileSystem::asked().mount(&device, &at);
     let mut result = None;
     for _ in 0..2 {
         result = result.or(look(&at.join("data"), acked, cut, settings).err());

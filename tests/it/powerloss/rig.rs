@@ -1,10 +1,54 @@
-//! An ext4 file system on a loop device whose every write and flush is logged. Needs root, FUSE, loop devices and
+//! A file system on a loop device whose every write and flush is logged. Needs root, FUSE, loop devices and
 //! `qemu-storage-daemon`; all of it is taken down again in the one order that does not hang: unmount, detach, end the daemon.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
+
+/// What the disks are formatted with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum FileSystem {
+    Ext4,
+    Xfs,
+}
+
+impl FileSystem {
+    /// That of `CORELOG_POWERLOSS_FS`, else ext4.
+    pub fn asked() -> FileSystem {
+        match std::env::var("CORELOG_POWERLOSS_FS").as_deref() {
+            Err(_) | Ok("ext4") => FileSystem::Ext4,
+            Ok("xfs") => FileSystem::Xfs,
+            Ok(other) => panic!("CORELOG_POWERLOSS_FS={other}: ext4 or xfs"),
+        }
+    }
+
+    fn maker(self) -> &'static str {
+        match self {
+            FileSystem::Ext4 => "mkfs.ext4",
+            FileSystem::Xfs => "mkfs.xfs",
+        }
+    }
+
+    pub fn make(self, image: &Path) {
+        let options: &[&str] = match self {
+            FileSystem::Ext4 => {
+                &["-q", "-F", "-b", "4096", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"]
+            }
+            FileSystem::Xfs => &["-q", "-f", "-K"],
+        };
+        run(Command::new(self.maker()).args(options).arg(image));
+    }
+
+    pub fn mount(self, device: &str, at: &Path) {
+        let (kind, options) = match self {
+            FileSystem::Ext4 => ("ext4", "noatime"),
+            // Copies of one disk have one name, and that of the last may just be going.
+            FileSystem::Xfs => ("xfs", "noatime,nouuid"),
+        };
+        run(Command::new("mount").args(["-t", kind, "-o", options, device]).arg(at));
+    }
+}
 
 pub struct Rig {
     pub dir: PathBuf,
@@ -23,7 +67,7 @@ pub fn missing() -> Option<String> {
     if !Path::new("/dev/fuse").exists() {
         return Some("/dev/fuse".into());
     }
-    ["qemu-storage-daemon", "losetup", "mkfs.ext4", "mount"]
+    ["qemu-storage-daemon", "losetup", FileSystem::asked().maker(), "mount"]
         .into_iter()
         .find(|tool| Command::new(tool).arg("--version").output().is_err())
         .map(str::to_string)
@@ -47,10 +91,6 @@ pub fn detach(device: &str) {
     run(Command::new("losetup").arg("-d").arg(device));
 }
 
-pub fn mount(device: &str, at: &Path) {
-    run(Command::new("mount").args(["-t", "ext4", "-o", "noatime", device]).arg(at));
-}
-
 pub fn umount(at: &Path) {
     for _ in 0..50 {
         if Command::new("umount").arg(at).output().is_ok_and(|o| o.status.success()) {
@@ -69,9 +109,8 @@ impl Rig {
         fs::create_dir_all(&mount_point).expect("a directory for the rig");
         let (disk, export, log) = (dir.join("disk.img"), dir.join("export"), dir.join("writes.log"));
         File::create(&disk).and_then(|f| f.set_len(megabytes << 20)).expect("disk image");
-        run(Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
-            .arg(&disk));
+        let file_system = FileSystem::asked();
+        file_system.make(&disk);
         run(Command::new("cp").arg("--sparse=always").arg(&disk).arg(dir.join("base.img")));
         File::create(&log).and_then(|f| f.set_len(8 << 30)).expect("write log");
         File::create(&export).expect("export point");
@@ -88,7 +127,7 @@ impl Rig {
             ]));
         let daemon = fs::read_to_string(&pid_file).expect("pid file").trim().parse().ok();
         let device = attach(&export);
-        mount(&device, &mount_point);
+        file_system.mount(&device, &mount_point);
         Rig { dir: dir.to_path_buf(), mount: mount_point, device, daemon, mounted: true }
     }
 
