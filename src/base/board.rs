@@ -51,6 +51,13 @@ figures! {
     FetchCopied = "fetch_copied_bytes_total",
     Commits = "commits_total",
     Flushes = "flushes_total",
+    /// Groups with their headers and padding.
+    CommitBytes = "commit_bytes_total",
+    SegmentsMade = "segments_made_total",
+    /// Made of a retired segment's file: nothing has to be zeroed.
+    SegmentsRecycled = "segments_recycled_total",
+    /// Zeros written ahead of appends.
+    Zeroed = "zeroed_bytes_total",
     Accepted = "connections_accepted_total",
     Closed = "connections_closed_total",
     HandedOver = "connections_handed_over_total",

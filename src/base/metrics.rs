@@ -119,6 +119,11 @@ pub struct Counters {
     pub commits_total: u64,
     pub flushes_total: u64,
     pub commit_bytes_total: u64,
+    /// Segment files that were made anew, and those made of a retired segment's.
+    pub segments_made_total: u64,
+    pub segments_recycled_total: u64,
+    /// Zeros written ahead of appends.
+    pub zeroed_bytes_total: u64,
     pub zero_ahead_waits_total: u64,
     pub tail_hit_bytes_total: u64,
     pub tail_miss_bytes_total: u64,

@@ -149,7 +149,7 @@ impl Log {
         ]);
         (self.preparing, self.retiring) = (Some(ordinal), true);
         self.start(core, Job::new(self.index(), Kind::Recycle { ordinal, zeroed }, None, steps));
-        core.recycled += 1;
+        core.counters.segments_recycled_total += 1;
         true
     }
 

@@ -511,11 +511,6 @@ impl Store {
         &self.core.opened
     }
 
-    /// Segment files that were made of retired ones.
-    pub fn recycled(&self) -> u64 {
-        self.core.recycled
-    }
-
     pub fn describe(&self, slot: LogSlot) -> Description {
         self.log(slot).map(Log::describe).unwrap_or_default()
     }

@@ -497,6 +497,8 @@ fn the_figures_of_shards_follow_the_load() {
     assert!(sum("requests_total") >= requests as u64);
     assert!(sum("received_bytes_total") > 400_000, "{}", sum("received_bytes_total"));
     assert!(sum("sent_bytes_total") > 0 && sum("flushes_total") > 0 && sum("pool_used_bytes") > 0);
+    assert!(sum("commit_bytes_total") > 400_000 && sum("zeroed_bytes_total") > 0);
+    assert_eq!((sum("segments_made_total"), sum("segments_recycled_total")), (SHARDS as u64, 0));
     // The connection lives on one shard, three quarters of its requests are for the others; the topic's creation may hop as well.
     let hops = sum("hops_sent_total");
     assert!((30..=31).contains(&hops) && sum("hops_served_total") == hops, "{document}");

@@ -349,6 +349,8 @@ impl Log {
             Step::Flush,
             Step::SyncDir(self.dir.clone()),
         ];
+        core.counters.segments_made_total += 1;
+        core.counters.zeroed_bytes_total += to;
         self.start(core, Job::new(self.index(), Kind::Prepare { ordinal, zeroed: to }, None, steps));
     }
 
@@ -420,6 +422,7 @@ impl Log {
         self.extending = true;
         let steps = [Step::Allocate { from: zeroed, to }, Step::Zero { from: zeroed, to }, Step::Flush];
         let kind = Kind::Extend { ordinal: front.ordinal, zeroed: to };
+        core.counters.zeroed_bytes_total += to - zeroed;
         self.start(core, Job::new(self.index(), kind, Some(file), steps));
     }
 

@@ -126,8 +126,6 @@ pub struct Core {
     pub closing: Vec<FileId>,
     /// What opening the logs met.
     pub opened: Totals,
-    /// Segment files that were made of retired ones.
-    pub recycled: u64,
     /// The next look at all logs' retention, and the log at which it goes on.
     pub sweep_at: Mono,
     pub sweep_ms: u64,
@@ -178,7 +176,6 @@ impl Core {
             orphans: Vec::new(),
             closing: Vec::new(),
             opened: Totals::default(),
-            recycled: 0,
             sweep_at: Mono(0),
             sweep_ms: super::background::SWEEP_MS,
             sweep_next: 0,

@@ -281,7 +281,7 @@ fn a_retired_file_is_put_over_another_only_if_that_holds_nothing() {
         rig.world.overwrite(path.as_ref(), 0, &stray);
         rig.store.set_log_start(slot, rig.high_watermark(slot)).expect("not above the high watermark");
         rig.settle(5000);
-        assert_eq!(rig.store.recycled(), 1);
+        assert_eq!(rig.store.counters().segments_recycled_total, 1);
         assert_eq!(dead(&rig), holds, "not without a human");
         let there = rig.world.live_bytes(path.as_ref()).expect("a file");
         assert_eq!(there[..4096] == stray[..], holds || stray[0] == 0);
