@@ -39,9 +39,9 @@ const OVER: u64 = u64::MAX;
 /// No wait of a run takes as long.
 const PATIENCE_MS: u64 = 10_000;
 
-fn config(spin: bool, cpu: usize) -> DriverConfig {
-    // A single CPU is shared.
-    let cpu = thread::available_parallelism().is_ok_and(|cpus| cpus.get() > cpu).then_some(cpu);
+/// For the shard of this number, which has a CPU of its own where there are `cpus` enough.
+fn config(spin: bool, number: usize, cpus: usize) -> DriverConfig {
+    let cpu = (number < cpus).then_some(number);
     DriverConfig { pool_bytes: 4 << 20, entries: 64, recv_buffers: 4, spin, cpu }
 }
 
@@ -91,15 +91,15 @@ fn spin_until(mut over: impl FnMut() -> bool) {
 }
 
 /// `count` messages; nanoseconds that each was under way, and that each cost its sender.
-fn hops(runtime: Runtime, case: Case, count: u64) -> Option<(Vec<u64>, Vec<u64>)> {
-    let mut io = open(runtime, config(false, 0)).ok()?;
+fn hops(runtime: Runtime, case: Case, count: u64, cpus: usize) -> Option<(Vec<u64>, Vec<u64>)> {
+    let mut io = open(runtime, config(false, 0, cpus)).ok()?;
     let (mut tx, mut rx) = lane::<u64>(4);
     let (epoch, received) = (Instant::now(), AtomicU64::new(0));
     let (tell, learn) = mpsc::channel();
     let mut cost = Vec::new();
     let took = thread::scope(|scope| {
         let receiver = scope.spawn(|| {
-            let io = open(runtime, config(case.spin, 1)).expect("a driver as good as the first");
+            let io = open(runtime, config(case.spin, 1, cpus)).expect("a driver as good as the first");
             tell.send(io.waker()).expect("the sender waits for it");
             receive(io, case, epoch, &mut rx, &received)
         });
@@ -132,11 +132,13 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let smoke = args.iter().any(|arg| arg == "--smoke") || !args.iter().any(|arg| arg == "--bench");
     let count = if smoke { 50 } else { 20_000 };
+    // Before this thread is bound to one of them.
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
     println!("{:<24}{:>14}{:>14}{:>16}", "ns", "hop p50", "hop p99", "sender p50");
     for runtime in Runtime::built().filter_map(Runtime::parse) {
         for case in CASES {
             let name = format!("{}, {}", runtime.name(), case.name);
-            let Some((mut took, mut cost)) = hops(runtime, case, count) else {
+            let Some((mut took, mut cost)) = hops(runtime, case, count, cpus) else {
                 println!("{name:<24} this runtime cannot run here");
                 continue;
             };
