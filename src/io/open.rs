@@ -81,6 +81,7 @@ fn glommio(_config: &DriverConfig) -> Result<Io, Fatal> {
 mod tests {
     use super::*;
     use crate::io::linux::seccomp::forbid_io_uring;
+    use crate::io::linux::skip::skip;
 
     fn config() -> DriverConfig {
         DriverConfig { pool_bytes: 4 << 20, entries: 16, recv_buffers: 4, ..DriverConfig::default() }
@@ -90,7 +91,7 @@ mod tests {
     fn where_io_uring_is_forbidden_auto_is_epoll_and_uring_is_refused() {
         let filtered = std::thread::spawn(|| {
             if !forbid_io_uring() {
-                println!("SKIPPED open::where_io_uring_is_forbidden: seccomp is not permitted");
+                skip("open::where_io_uring_is_forbidden", "seccomp is not permitted");
                 return;
             }
             let chosen = open(Runtime::Auto, config()).map(|io| io.runtime());

@@ -1,13 +1,14 @@
 //! What the conformance suite does not ask for.
 
 use super::*;
+use crate::io::linux::skip::skip;
 use crate::io::{OpenMode, WriteSync};
 
 /// A small driver, unless glommio cannot run here.
 fn made(test: &str, config: DriverConfig) -> Option<Glommio> {
     let config = DriverConfig { pool_bytes: 4 << 20, entries: 16, recv_buffers: 4, ..config };
     let made = Glommio::new(&config);
-    made.inspect_err(|fatal| println!("SKIPPED io::glommio::tests::{test}: {fatal}")).ok()
+    made.inspect_err(|fatal| skip(&format!("glommio::tests::{test}"), fatal)).ok()
 }
 
 /// Descriptors of this process that name `path`.

@@ -10,6 +10,8 @@ pub mod message;
 pub mod reading;
 #[cfg(test)]
 pub mod seccomp;
+#[cfg(test)]
+pub mod skip;
 pub mod sockets;
 pub mod spin;
 pub mod storage;

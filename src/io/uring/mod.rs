@@ -26,7 +26,7 @@ mod tests;
 
 pub use super::linux::fault::{Counted, Fault, FaultPlan};
 pub use bell::Bell;
-pub use probe::{Probe, Registered, Survey, survey};
+pub use probe::{Probe, Registered};
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -3,13 +3,10 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use io_uring::{IoUring, opcode};
 
-use super::{Config, Uring};
 use crate::base::error::Fatal;
-use crate::io::linux::storage;
 
 /// Oldest kernel with DEFER_TASKRUN, multishot receive and provided-buffer rings.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -84,39 +81,6 @@ impl fmt::Display for Probe {
             self.memlock()
         )
     }
-}
-
-/// What `check` prints: the driver as it would run, and what is missing with its remedy.
-pub struct Survey {
-    pub ring: Result<Probe, Fatal>,
-    pub lacking: Vec<Fatal>,
-}
-
-impl fmt::Display for Survey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.ring {
-            Ok(probe) => write!(f, "{probe}")?,
-            Err(fatal) => write!(f, "{fatal}")?,
-        }
-        self.lacking.iter().try_for_each(|fatal| write!(f, "\n{fatal}"))
-    }
-}
-
-/// Tries a small driver on the calling thread, and direct I/O in `dir`.
-pub fn survey(dir: Option<&Path>) -> Survey {
-    let config = Config { pool_bytes: 16 << 20, entries: 64, recv_buffers: 8, ..Config::default() };
-    let ring = Uring::new(config).map(|mut uring| {
-        uring.grow_pool();
-        uring.probed().clone()
-    });
-    let mut lacking = Vec::new();
-    if let Ok(probe @ Probe { registered: Registered::Fallback(why), .. }) = &ring {
-        lacking.push(memlock_low(why, &probe.memlock()));
-    }
-    if let Some(dir) = dir {
-        lacking.extend(lacking_storage(dir));
-    }
-    Survey { ring, lacking }
 }
 
 pub fn kernel_release() -> String {
@@ -225,44 +189,6 @@ pub fn memlock_remedies() -> Vec<String> {
         "LimitMEMLOCK=infinity in the systemd unit, or --ulimit memlock=-1 for a container".into(),
         "setcap cap_ipc_lock+ep on the binary".into(),
     ]
-}
-
-fn memlock_low(why: &str, limit: &str) -> Fatal {
-    Fatal {
-        code: "memlock",
-        summary: "blocks cannot be registered with the kernel".into(),
-        found: format!("{why} · RLIMIT_MEMLOCK {limit}"),
-        means: "plain READ and WRITE are used: more CPU for each operation; results are marked FALLBACK"
-            .into(),
-        tries: memlock_remedies(),
-    }
-}
-
-fn lacking_storage(dir: &Path) -> Option<Fatal> {
-    let caps = match storage::caps(dir) {
-        Ok(caps) => caps,
-        Err(error) => {
-            return Some(Fatal {
-                code: "data-dir",
-                summary: format!("{} cannot be used", dir.display()),
-                found: error.to_string(),
-                means: "files cannot be made there".into(),
-                tries: vec![format!("mkdir -p {0} && chown corelog {0}", dir.display())],
-            });
-        }
-    };
-    let means = match (caps.not_durable, caps.direct) {
-        (Some(why), _) => why,
-        (None, false) => "without O_DIRECT writes go through the page cache",
-        (None, true) => return None,
-    };
-    Some(Fatal {
-        code: if caps.direct { "data-dir-not-durable" } else { "odirect-unsupported" },
-        summary: format!("{} cannot hold durable data", dir.display()),
-        found: format!("{}, O_DIRECT {}", caps.file_system, if caps.direct { "works" } else { "refused" }),
-        means: means.into(),
-        tries: vec!["a data directory on ext4 or XFS on a local disk".into()],
-    })
 }
 
 /// Mode 2 of the `Seccomp` line is a filter (proc_pid_status(5)).
