@@ -78,6 +78,8 @@ pub mod glommio;
 pub mod lane;
 mod linux;
 pub mod open;
+pub mod recv;
+mod region;
 mod returns;
 mod share;
 pub mod signal;
@@ -93,7 +95,8 @@ pub use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::runtime::Runtime;
-use buffer::{Block, BlockSlice, Pool, RecvBuf};
+use buffer::{Block, BlockSlice, Pool};
+use recv::RecvBuf;
 
 /// The caller's name for an operation, handed back in its [`Done`]. The layers above encode kind, slot and generation in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -73,7 +73,8 @@ pub(super) enum DirLockOf {
 }
 
 const _: () = {
-    use super::buffer::{Block, BlockSlice, RecvBuf};
+    use super::buffer::{Block, BlockSlice};
+    use super::recv::RecvBuf;
     const fn is_send<T: Send>() {}
     const fn is_sync<T: Sync>() {}
     is_send::<Waker>();

@@ -11,7 +11,7 @@ use crate::base::few::Few;
 use crate::base::ids::ShardId;
 use crate::base::limits::{IN_FLIGHT_PER_CONNECTION_MAX, SEND_GATHER_BYTES, SEND_PARTS_MAX};
 use crate::base::metrics::{Stages, Stamp, Stamps};
-use crate::io::buffer::RecvBuf;
+use crate::io::recv::RecvBuf;
 use crate::io::{ConnId, Mono, SendChain, SendPart};
 use crate::router::message::Reply;
 use crate::wire::frame::FrameSplitter;

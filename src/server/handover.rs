@@ -12,7 +12,7 @@ use super::connection::{Chunk, Connection, Phase};
 use super::{On, Server, TOKEN_DETACH};
 use crate::base::board::Board;
 use crate::base::ids::ShardId;
-use crate::io::buffer::RecvBuf;
+use crate::io::recv::RecvBuf;
 use crate::io::{ConnId, Done, Mono, Op, Payload, Token};
 use crate::router::letter::{Handover, MovedState};
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::io::buffer::RecvBuf;
+use crate::io::recv::RecvBuf;
 
 pub const HEADER_BYTES: usize = 16;
 pub const REPLY_BYTES: usize = 64;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use super::Epoll;
 use super::poller::{Event, Source};
 use crate::base::limits::COMPLETIONS_PER_TURN_MAX;
-use crate::io::buffer::RecvBuf;
 use crate::io::linux::message::SEND_FLAGS;
 use crate::io::linux::sockets;
 use crate::io::linux::storage::errno;
 use crate::io::linux::table::Owner;
+use crate::io::recv::RecvBuf;
 use crate::io::{ConnId, Errno, ListenerId, Payload, SendChain};
 
 pub struct Listener {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use ::glommio::timer::Timer;
 
 use super::files::OpenFile;
-use crate::io::buffer::RecvPool;
 use crate::io::linux::message::Message;
 use crate::io::linux::{self, table::Owner};
+use crate::io::recv::RecvPool;
 use crate::io::{ConnId, Errno, FileId, ListenerId, Mono, Payload};
 
 /// Which table of the driver an event concerns.

@@ -11,7 +11,8 @@ use super::files::{FileOp, OpenFile};
 use super::sharing::Bell;
 use super::world::World;
 use crate::base::limits::COMPLETIONS_PER_TURN_MAX;
-use crate::io::buffer::{Pool, RecvPool};
+use crate::io::buffer::Pool;
+use crate::io::recv::RecvPool;
 use crate::io::{DirEntry, DiskSpace, Done, Errno, Mono, Op, Payload, StorageCaps, Token, Wait};
 
 /// Wall time at the start of every world: some day in November 2023.

@@ -14,7 +14,7 @@ use super::driver::{IoState, SimIo};
 use super::faults::{DiskConfig, Faults, Injected, OpKind};
 use super::file::File;
 use super::sharing::Bell;
-use crate::io::buffer::RecvPool;
+use crate::io::recv::RecvPool;
 use crate::io::{Errno, Op};
 
 /// Receive buffers of one driver: few, so that they run out.

@@ -11,7 +11,7 @@ use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
 use crate::base::limits::{ALIGN, RECV_BUF_BYTES};
-use crate::io::buffer::{RecvBuf, RecvPool};
+use crate::io::recv::{RecvBuf, RecvPool};
 
 /// Buffer group of the receive buffers: the only one of a ring.
 pub const GROUP: u16 = 0;
