@@ -452,7 +452,7 @@ impl<'a> Recovery<'a> {
     /// Does what was decided, and hands over.
     fn finish(mut self) -> Result<Recovered, OpenError> {
         let (mut log_start, next_offset) = (self.log_start(), self.next_offset());
-        if self.replaced {
+        if self.replaced && self.offline.is_none() {
             // It began inside the batch that a truncation dropped.
             log_start = log_start.min(next_offset);
         }

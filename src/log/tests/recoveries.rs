@@ -438,6 +438,10 @@ fn what_a_lost_successor_replaced_does_not_come_back() {
         let recovered = check(&mut disk, Row::HeaderDamaged, next, Some(0));
         assert_eq!(recovered.segments[0].end, end);
         assert_eq!(recovered.offline.map(|c| c.what), Some("segment header is damaged"));
+        // The first segment is back from a recycling that was cut off: what was removed before stays removed.
+        put_state(&mut disk, &State { log_start: second.next, ..known });
+        let recovered = check(&mut disk, Row::HeaderDamaged, second.next, Some(0));
+        assert_eq!(recovered.log_start, second.next);
     }
 }
 
