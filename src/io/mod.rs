@@ -174,6 +174,16 @@ impl Errno {
 impl Errno {
     pub const INTR: Errno = Errno(4);
 
+    /// The medium or the file system's own structures cannot be read: it says something about the bytes that were asked for, not about this
+    /// moment.
+    pub fn is_of_medium(self) -> bool {
+        const NODATA: Errno = Errno(61);
+        const BADMSG: Errno = Errno(74);
+        const ILSEQ: Errno = Errno(84);
+        const UCLEAN: Errno = Errno(117);
+        matches!(self, Errno::IO | NODATA | BADMSG | ILSEQ | UCLEAN)
+    }
+
     /// The operation was not done and may be pushed again: EAGAIN, EINTR.
     pub fn is_passing(self) -> bool {
         matches!(self, Errno::AGAIN | Errno::INTR)
@@ -231,6 +241,8 @@ pub enum WriteSync {
 /// One operation. Buffers inside are owned by it until its [`Done`].
 #[derive(Debug)]
 pub enum Op {
+    /// With [`OpenMode::Write`] the result is 1 if each byte of the file lies in an extent that is written and no other file's, so that a
+    /// write in place changes no metadata; 0 if not, or if nobody can tell.
     OpenFile {
         path: PathBuf,
         mode: OpenMode,
@@ -327,7 +339,7 @@ impl Op {
 #[derive(Debug)]
 pub struct Done {
     pub token: Token,
-    /// Bytes done where the op moves bytes, else 0.
+    /// Bytes done where the op moves bytes, what [`Op::OpenFile`] says, else 0.
     pub result: Result<u32, Errno>,
     /// More completions of the same multishot op will follow.
     pub more: bool,

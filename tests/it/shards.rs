@@ -441,7 +441,7 @@ fn an_assignment_to_a_shards_broker_places_the_partition_there() {
     let led = |shard: usize| (Some(shard as u64), Some(i64::from(id(shard))));
     assert_eq!(owners(&broker), [led(3), led(3), led(1)]);
     broker.stop(PATIENCE);
-    let broker = start(&home, SHARDS, &[]);
+    let broker = start(&home, SHARDS, &["advertise=broker"]);
     assert_eq!(owners(&broker), [(Some(3), Some(1)), (Some(3), Some(1)), (Some(1), Some(1))]);
 }
 
@@ -545,7 +545,7 @@ fn stranger(broker: String) -> String {
 
 #[test]
 fn a_broker_of_another_make_is_told_apart() {
-    let Some((_home, broker)) = start_if_can("stranger", &[]) else { return };
+    let Some((_home, broker)) = start_if_can("stranger", &["advertise=broker"]) else { return };
     create(&mut broker.cluster(), "t", 1, &[]);
     let address = stranger(broker.address.clone());
     for command in [&["cluster", "shards"][..], &["cluster", "partitions"]] {

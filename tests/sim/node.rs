@@ -174,8 +174,8 @@ impl Node {
         read.lens.truncate(pushed);
         let state = self.reads.get_mut(&id).expect("planned");
         if pushed == 0 {
-            // The plan holds its file open: it must be finished, then made again when there is memory.
-            self.store.finish_read(read, Err(Errno::NOMEM));
+            // The plan holds its file open: it is given up, and made again when there is memory.
+            self.store.drop_read(read);
             state.state = ReadState::Plan;
             return;
         }

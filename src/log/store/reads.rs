@@ -66,6 +66,10 @@ impl Store {
         };
         let walked = match blocks {
             Ok(mut blocks) => walk(&read, uuid, &mut blocks),
+            // It passes, or is no matter of this log: nothing is remembered.
+            Err(errno) if read.check.again && !errno.is_of_medium() => {
+                return ReadPlan::Refused(Refused::KafkaStorageError);
+            }
             Err(_) => Walked::Damaged {
                 position: read.position,
                 offset: read.check.start_offset,

@@ -14,7 +14,7 @@
 
 use super::core::{Core, Pending};
 use super::flow::progress;
-use super::jobs::{Job, Kind, Step};
+use super::jobs::{ATTEMPTS_MAX, Job, Kind, Step};
 use super::partition::{Log, Setup, mark_dirty, mark_todo};
 use super::{ColdRead, Event, LogSlot, Ops, ReadCheck, ReadRequest, Store};
 use crate::base::error::Refused;
@@ -75,6 +75,8 @@ struct Search {
 pub struct Truncation {
     target: Offset,
     phase: Phase,
+    /// Reads that failed so far.
+    attempts: u32,
 }
 
 impl Truncation {
@@ -100,7 +102,7 @@ impl Store {
             // The place that was found is not the right one any more.
             Some(running) => running.target = target,
             None => {
-                log.truncation = Some(Box::new(Truncation { target, phase: Phase::Flush }));
+                log.truncation = Some(Box::new(Truncation { target, phase: Phase::Flush, attempts: 0 }));
                 core.truncating.push(slot.index);
             }
         }
@@ -140,7 +142,8 @@ impl Store {
                 }
             }
             Phase::Reading(search) if search.left == 0 => {
-                truncation.phase = log.found(core, *search);
+                truncation.attempts += u32::from(search.failed.is_some());
+                truncation.phase = log.found(core, *search, truncation.attempts < ATTEMPTS_MAX);
                 mark_todo(log, core);
             }
             Phase::Found(cut) if idle => {
@@ -263,8 +266,8 @@ impl Log {
         Phase::Search { entry, bytes: SEARCH_BYTES }
     }
 
-    /// Looks through what a search read.
-    fn found(&mut self, core: &mut Core, search: Search) -> Phase {
+    /// Looks through what a search read. An error that says nothing about the bytes has it read again, if that `may_repeat`.
+    fn found(&mut self, core: &mut Core, search: Search, may_repeat: bool) -> Phase {
         let Search { entry, bytes, read, blocks, failed, .. } = search;
         let ordinal = read.check.ordinal;
         let Some(segment) = self.segment_mut(ordinal) else { return Phase::Flush };
@@ -272,6 +275,7 @@ impl Log {
         let (uuid, base_offset, header_check) = (segment.uuid, segment.base_offset, segment.header_check);
         let blocks: Vec<Block> = blocks.into_iter().flatten().collect();
         let found = match failed {
+            Some(errno) if may_repeat && !errno.is_of_medium() => return Phase::Search { entry, bytes },
             Some(_) => CutAt::Damaged("unreadable"),
             None => find_cut(&read, uuid, &blocks),
         };

@@ -3,8 +3,8 @@
 use super::rig::{DATA, Model, Rig, batch, config, fill, key};
 use crate::base::error::Refused;
 use crate::base::offset::Offset;
-use crate::io::Mono;
 use crate::io::sim::Faults;
+use crate::io::{Errno, Mono};
 use crate::log::format::parse_segment_name;
 use crate::log::store::{Event, LogConfig, LogSlot, NotAppended, ReadPlan, ReadRequest};
 use crate::wire::batch::{Batch, build::BatchBuilder};
@@ -139,6 +139,37 @@ fn a_read_outlives_the_retention_of_its_file() {
     rig.store.drop_read(read);
     rig.settle(100);
     assert_eq!(rig.count("close"), closed + 1, "closed behind its last read");
+}
+
+/// An error that says nothing about the bytes is not remembered, however often it comes; one of the medium is.
+#[test]
+fn only_an_error_of_the_medium_is_damage() {
+    let mut rig = Rig::new(36, Faults::none());
+    let slot = rig.store.create(key(0), LogConfig { segment_bytes: 150_000, ..config() });
+    let mut model = Model::default();
+    produce_many(&mut rig, slot, &mut model, 0..100);
+    rig.cold_only(slot);
+    let until = rig.high_watermark(slot);
+    let request = ReadRequest { from: Offset(3), until, bytes_max: 5000, at_least_one: true };
+    let fails_twice = |rig: &mut Rig, errno| {
+        let ReadPlan::Cold(read) = rig.store.plan_read(slot, request) else {
+            panic!("not cached, and sound")
+        };
+        let ReadPlan::Cold(read) = rig.store.finish_read(read, Err(errno)) else { panic!("tried again") };
+        assert!(matches!(
+            rig.store.finish_read(read, Err(errno)),
+            ReadPlan::Refused(Refused::KafkaStorageError)
+        ));
+    };
+    for errno in [Errno::AGAIN, Errno::CANCELED, Errno::NOMEM, Errno::NOBUFS] {
+        fails_twice(&mut rig, errno);
+        let ReadPlan::Cold(read) = rig.store.plan_read(slot, request) else {
+            panic!("{errno} is remembered")
+        };
+        rig.store.drop_read(read);
+    }
+    fails_twice(&mut rig, Errno::IO);
+    assert!(matches!(rig.store.plan_read(slot, request), ReadPlan::Refused(Refused::KafkaStorageError)));
 }
 
 #[test]

@@ -4,7 +4,8 @@ use super::rig::{Model, Rig, batch, config, key};
 use crate::base::error::Refused;
 use crate::base::ids::LeaderEpoch;
 use crate::base::offset::Offset;
-use crate::io::sim::Faults;
+use crate::io::Errno;
+use crate::io::sim::{Faults, Injected, OpKind};
 use crate::log::store::{Event, LogConfig, NotAppended};
 use crate::wire::batch::build::BatchBuilder;
 use crate::wire::codec::Codec;
@@ -53,6 +54,23 @@ fn a_log_ends_where_it_is_truncated_and_goes_on_from_there() {
             assert_eq!(rig.high_watermark(slot), end.plus(120), "{target} {:?}", rig.store.bounds(slot));
             rig.check_all(slot, &model, 50_000);
         }
+    }
+}
+
+/// The search for the cut reads again where an error says nothing about the bytes.
+#[test]
+fn a_truncation_survives_a_passing_error() {
+    for errno in [Errno::AGAIN, Errno::NOMEM, Errno::CANCELED] {
+        let mut rig = Rig::new(58, Faults::none());
+        let slot = rig.open(0, wanted());
+        for name in 0..20 {
+            rig.produce(slot, &batch(name, 2, 4000));
+        }
+        rig.world.place_fault(OpKind::Read, 0, Injected::Fails(errno));
+        rig.store.truncate_to(slot, Offset(11)).expect("inside the log");
+        assert!(rig.run(5000, |rig| rig.store.bounds(slot).log_end.get() == Offset(10)), "{errno}");
+        assert!(!rig.events.iter().any(|e| matches!(e, Event::Corrupt(..))), "{:?}", rig.events);
+        rig.produce(slot, &batch(100, 2, 4000));
     }
 }
 
