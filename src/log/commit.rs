@@ -3,7 +3,8 @@
 //! **A round** is what one turn commits for all logs of the shard whose acks wait for a flush: a few large writes submitted together, each
 //! contiguous within a 256 KiB block, and one point of durability. Exactly one log with one write: that write carries `RWF_DSYNC`, which
 //! is write and flush in one operation, unless the storage does better with the two apart. Otherwise plain writes, and when all of them have completed one flush for all files that may
-//! share it, and one for each file that may not. There is no linger timer: while rounds are in flight the next one gathers in memory.
+//! share it, and one for each file that may not: on other file systems than ext4 and XFS, and where a file that this process did not make
+//! has extents that a write in place would change (`segment::Extents`). There is no linger timer: while rounds are in flight the next one gathers in memory.
 //! Logs of the other durability levels write outside rounds, and join one when their flush is due.
 //!
 //! **The durable offset** of a log is the end of the longest prefix of its writes, in log order and across segments, in which each write

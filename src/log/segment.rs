@@ -69,8 +69,34 @@ pub struct Segment {
     pub sealed: bool,
     /// The zeros behind its end are cut.
     pub trimmed: bool,
+    /// Whether the flush of another file may stand in for its own.
+    pub extents: Extents,
     /// Its file may become a new segment: nothing of a dead process can land in it any more.
     pub recyclable: bool,
+}
+
+/// What is known of the place of a segment's file on the device. A flush of another file empties the device's cache and saves no metadata.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extents {
+    /// Written by this process, and flushed by way of this file.
+    #[default]
+    Settled,
+    /// Found written. Nobody knows whether that is durable, until this file has been flushed.
+    Found,
+    /// There are holes, or space that was only reserved, or other files share it: somebody copied the directory. Writes change metadata.
+    Unsettled,
+}
+
+impl Extents {
+    /// By the result of an [`Op::OpenFile`](crate::io::Op::OpenFile).
+    pub fn found(result: u32) -> Extents {
+        if result == 1 { Extents::Found } else { Extents::Unsettled }
+    }
+
+    /// The file was flushed.
+    pub fn flushed(self) -> Extents {
+        if self == Extents::Found { Extents::Settled } else { self }
+    }
 }
 
 impl Segment {
@@ -104,6 +130,7 @@ impl Segment {
             zeroed: 0,
             sealed: false,
             trimmed: false,
+            extents: Extents::Settled,
             recyclable: true,
         }
     }

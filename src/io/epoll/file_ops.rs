@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::base::limits::ALIGN;
 use crate::io::buffer::{Block, BlockSlice};
+use crate::io::linux::extents;
 use crate::io::linux::files::{DIR_MODE, FILE_MODE, c_path, open_flags, weaker_open};
 use crate::io::linux::reading::Reading;
 use crate::io::linux::storage::errno;
@@ -69,12 +70,17 @@ pub fn run(job: Job) -> Finished {
             return Finished { owner, file: None, result: Ok(0), outcome: Outcome::Closed(id) };
         }
         (Op::OpenFile { path, mode }, _) => match open(path, mode) {
-            Ok(file) => (Ok(0), Outcome::Opened(file)),
+            Ok(file) => (Ok(found(&file, mode)), Outcome::Opened(file)),
             Err(errno) => (Err(errno), Outcome::Nothing),
         },
         (op, _) => (plain(in_directory(&op)), Outcome::Nothing),
     };
     Finished { owner, file: id, result, outcome }
+}
+
+/// What is told of an open file's extents.
+fn found(file: &File, mode: OpenMode) -> u32 {
+    u32::from(mode == OpenMode::Write && extents::are_own_and_written(file.as_raw_fd()))
 }
 
 /// Operations on the entries of a directory.

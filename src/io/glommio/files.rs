@@ -10,6 +10,7 @@ use std::rc::Rc;
 use ::glommio::GlommioError;
 use ::glommio::io::{self as dma, DmaFile};
 
+use crate::io::linux::extents;
 use crate::io::linux::files::{DIR_MODE, FILE_MODE};
 use crate::io::linux::reading::Reading;
 use crate::io::linux::storage::errno;
@@ -24,11 +25,18 @@ pub struct OpenFile {
 
 /// Opens a file. The plain open comes first, on a blocking thread, and glommio opens that descriptor again: given the path it would
 /// ask for the file system by name a second time, and panic where the name has moved on since.
-pub async fn open(path: std::path::PathBuf, mode: OpenMode) -> Result<OpenFile, Errno> {
-    let (held, flags) = ::glommio::executor().spawn_blocking(move || open_by_call(&path, mode)).await?;
+pub async fn open(path: std::path::PathBuf, mode: OpenMode) -> Result<(OpenFile, u32), Errno> {
+    let call = move || {
+        let opened = open_by_call(&path, mode);
+        opened.map(|(file, flags)| {
+            let settled = mode == OpenMode::Write && extents::are_own_and_written(file.as_raw_fd());
+            (file, flags, u32::from(settled))
+        })
+    };
+    let (held, flags, settled) = ::glommio::executor().spawn_blocking(call).await?;
     let writable = mode != OpenMode::Read;
     let file = reopen(held.as_raw_fd(), true, writable, flags).await?;
-    Ok(OpenFile { file, writable, durable: RefCell::new(None) })
+    Ok((OpenFile { file, writable, durable: RefCell::new(None) }, settled))
 }
 
 /// With O_NOATIME where we own the file; the flags say which.
@@ -172,7 +180,7 @@ mod tests {
     fn durable_writes_have_a_descriptor_of_their_own() {
         let Some((executor, path)) = world("durable_writes_have_a_descriptor_of_their_own") else { return };
         executor.run(async {
-            let file = open(path.clone(), OpenMode::Replace).await.expect("opened");
+            let (file, _) = open(path.clone(), OpenMode::Replace).await.expect("opened");
             let page = [7; ALIGN];
             assert_eq!(file.write(0, &page, WriteSync::No).await, Ok(ALIGN as u32));
             assert!(file.durable.borrow().is_none() && flags(&file.file) & libc::O_DSYNC == 0);
@@ -189,8 +197,8 @@ mod tests {
     fn a_file_that_is_only_read_takes_no_durable_write() {
         let Some((executor, path)) = world("a_file_that_is_only_read_takes_no_durable_write") else { return };
         executor.run(async {
-            open(path.clone(), OpenMode::Replace).await.expect("made").close().await;
-            let file = open(path.clone(), OpenMode::Read).await.expect("opened");
+            open(path.clone(), OpenMode::Replace).await.expect("made").0.close().await;
+            let (file, _) = open(path.clone(), OpenMode::Read).await.expect("opened");
             let refused = file.write(0, &[7; ALIGN], WriteSync::Dsync).await;
             assert_eq!(refused, Err(Errno(libc::EBADF)));
             fs::remove_file(&path).expect("removed");

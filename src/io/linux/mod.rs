@@ -3,6 +3,7 @@
 
 pub mod bell;
 pub mod eventfd;
+pub mod extents;
 pub mod fault;
 pub mod files;
 pub mod lock;

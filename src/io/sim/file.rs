@@ -106,6 +106,26 @@ impl File {
         self.written.extend(pages);
     }
 
+    /// All of its extents seem to be written: those of writes that no flush has covered yet do as well.
+    pub fn is_own_and_written(&self) -> bool {
+        let writes = self.pending.iter().filter(|c| c.state != State::InFlight);
+        let fresh: BTreeSet<u64> = writes
+            .filter_map(|change| match &change.what {
+                What::Write { offset, data } => Some(pages(*offset..*offset + data.len() as u64)),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        pages(0..self.live.len()).all(|page| self.written.contains(&page) || fresh.contains(&page))
+    }
+
+    /// Somebody put a copy in its place, of which all is on the disk, and whose extents are another file's as well, or holes.
+    pub fn become_copy(&mut self) {
+        self.flushed = self.live.clone();
+        self.pending.clear();
+        self.written.clear();
+    }
+
     /// The page at this position cannot be read any more.
     pub fn spoil(&mut self, position: u64) {
         self.unreadable.insert(position / PAGE);

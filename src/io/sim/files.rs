@@ -364,7 +364,9 @@ impl Core {
         state.next_file += 1;
         let id = state.next_file;
         state.files.insert(id, OpenFile { file, writable: mode != OpenMode::Read, closing: false });
-        (result, Payload::Opened(FileId(id)), closes)
+        let on_disk = self.disks[file.disk].1.file(file.node);
+        let settled = mode == OpenMode::Write && on_disk.is_ok_and(|file| file.is_own_and_written());
+        (result.map(|_| u32::from(settled)), Payload::Opened(FileId(id)), closes)
     }
 
     fn change_entries(&mut self, op: Op, change: u64, stamp: Stamp) -> Outcome {

@@ -163,6 +163,11 @@ impl World {
         self.at_rest(path, "spoiled", |file| file.spoil(position));
     }
 
+    /// The file is a copy of what it was, which shares its extents.
+    pub fn copy_in_place(&self, path: &Path) {
+        self.at_rest(path, "copied", File::become_copy);
+    }
+
     fn at_rest(&self, path: &Path, name: &'static str, change: impl FnOnce(&mut File)) {
         let mut core = self.core();
         let file = core.file_at(path, Disk::find).expect("a file");

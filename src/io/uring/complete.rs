@@ -10,7 +10,7 @@ use super::ring::Cqe;
 use super::slots::{InFlight, Work};
 use super::{MESSAGES_KEPT, OpenFile, Uring};
 use crate::io::linux::table::Owner;
-use crate::io::linux::{files, sockets, storage};
+use crate::io::linux::{extents, files, sockets, storage};
 use crate::io::{ConnId, Errno, FileId, ListenerId, Payload};
 
 impl Uring {
@@ -73,9 +73,11 @@ impl Uring {
                 self.finish(owner, moved, false, Payload::Sent(chain));
                 self.close_if_quiet(conn);
             }
-            Work::Open { .. } => {
+            Work::Open { flags, .. } => {
+                let result =
+                    plain.map(|_| u32::from(files::is_to_write(flags) && extents::are_own_and_written(code)));
                 let payload = plain.map_or(Payload::None, |_| Payload::Opened(self.opened(code)));
-                self.finish(owner, plain, false, payload);
+                self.finish(owner, result, false, payload);
             }
             Work::CloseFile { file, fd } => {
                 close_if_cancelled(code, fd);

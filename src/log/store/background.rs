@@ -13,7 +13,7 @@ use crate::io::buffer::Pool;
 use crate::io::{Done, Errno, FileId, Op, OpenMode};
 use crate::log::checkpoint::STATE_NAME;
 use crate::log::format::segment_name;
-use crate::log::segment::{Handle, Segment};
+use crate::log::segment::{Extents, Handle, Segment};
 
 /// The flushed position is written down this long after the last append: while appends go on, each group header says it.
 const CHECKPOINT_MS: u64 = 1_000;
@@ -164,12 +164,16 @@ impl Store {
                 log.making_directory = false;
             }
             Kind::State => log.state_written(core),
-            Kind::Prepare { ordinal, zeroed } | Kind::Recycle { ordinal, zeroed } => match (failed, job.file)
-            {
-                (None, file) => log.prepared(Prepared { ordinal, file, zeroed }),
-                (Some(_), Some(file)) => close(core, file, ops),
-                (Some(_), None) => {}
-            },
+            Kind::Prepare { ordinal, zeroed } | Kind::Recycle { ordinal, zeroed } => {
+                // Both flush the file at their end. A new one has the extents that its zeros took.
+                let is_new = matches!(job.kind, Kind::Prepare { .. });
+                let extents = if is_new { Extents::Settled } else { job.extents.flushed() };
+                match (failed, job.file) {
+                    (None, file) => log.prepared(Prepared { ordinal, file, zeroed, extents }),
+                    (Some(_), Some(file)) => close(core, file, ops),
+                    (Some(_), None) => {}
+                }
+            }
             Kind::Extend { ordinal, zeroed } => {
                 log.extending = false;
                 if let Some(segment) = log.segment_mut(ordinal) {
@@ -180,6 +184,7 @@ impl Store {
                 if let (Some(file), Some(segment)) = (job.file, log.segment_mut(ordinal)) {
                     segment.handle = Handle::Open(file);
                     segment.writable = writable;
+                    segment.extents = job.extents;
                     core.events.push(Event::Opened(log.slot));
                     log.arm_idle(core);
                 } else if let Some(file) = job.file {
@@ -300,6 +305,7 @@ impl Log {
                 segment.handle = prepared.file.map_or(Handle::Closed, Handle::Open);
                 segment.writable = prepared.file.is_some();
                 segment.zeroed = prepared.zeroed;
+                segment.extents = prepared.extents;
             }
             None => self.next = Some(prepared),
         }

@@ -13,6 +13,7 @@ use crate::log::append::{BatchHead, Stamping};
 use crate::log::commit::{Cover, Flush, Member, Sync, Verdict, verdict};
 use crate::log::format::SEGMENT_HEADER_BYTES;
 use crate::log::producers::{Checked, Sequenced};
+use crate::log::segment::Extents;
 use crate::log::tail::Place;
 
 /// Largest batch: a cold read of it is one job of 64 blocks, header and alignment included.
@@ -300,6 +301,9 @@ impl Store {
             }
             let Some(log) = self.logs[member.log as usize].log.as_deref_mut() else { continue };
             log.ledger.flushed(member.ordinal, seen);
+            if let (Cover::Member(_), Some(segment)) = (flush.cover, log.segment_mut(member.ordinal)) {
+                segment.extents = segment.extents.flushed();
+            }
             progress(log, &mut self.core);
         }
         if self.core.planner.flush_done(round) {
@@ -434,7 +438,8 @@ fn join(log: &mut Log, core: &mut Core, round: usize, writes: bool) {
     let Some(file) = log.segment(ordinal).and_then(|s| s.handle.file()) else { return };
     let from = front.from / ALIGN as u64 * ALIGN as u64;
     let writes = if writes { crate::log::tail::Tail::write_count(from, front.end) } else { 0 };
-    let shared = core.config.shared_flush && core.config.caps.shared_flush;
+    let may_share = core.config.shared_flush && core.config.caps.shared_flush;
+    let shared = may_share && log.segment(ordinal).is_some_and(|s| s.extents == Extents::Settled);
     let member = Member { log: log.slot.index, ordinal, file, writes, shared, behind: log.flush_now };
     core.planner.round(round).members.push(member);
     log.flush_now = false;

@@ -20,6 +20,7 @@ use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Done, Errno, FileId, Mono, Op, OpenMode, Payload, WriteSync};
 use crate::log::format::SEGMENT_HEADER_BYTES;
 use crate::log::replace::TEMPORARY;
+use crate::log::segment::Extents;
 use crate::log::survey::holds_nothing;
 
 /// Jobs that run at once per shard; zeroing is not counted, nor are jobs that wait for space or time. Bounds what background work costs the foreground.
@@ -143,6 +144,8 @@ pub struct Job {
     at: u64,
     error: Option<Errno>,
     attempts: u32,
+    /// Of the file that was opened last.
+    pub extents: Extents,
     /// What a step has read.
     read: Option<Block>,
     /// Times that it began anew because of what others left or removed.
@@ -161,6 +164,7 @@ impl Job {
             at: 0,
             error: None,
             attempts: 0,
+            extents: Extents::Settled,
             read: None,
             leftovers: 0,
         }
@@ -283,7 +287,10 @@ impl Jobs {
         let job = self.slots[id as usize].as_mut().expect("a job with an operation in flight");
         job.in_flight -= 1;
         match (done.result, done.payload) {
-            (Ok(_), Payload::Opened(file)) => job.file = Some(file),
+            (Ok(told), Payload::Opened(file)) => {
+                job.file = Some(file);
+                job.extents = Extents::found(told);
+            }
             (Ok(bytes), Payload::Read(mut block)) => {
                 block.set_filled(bytes as usize);
                 job.read = Some(block);

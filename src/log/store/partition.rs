@@ -20,7 +20,7 @@ use crate::log::index::Index;
 use crate::log::marks::Marks;
 use crate::log::producers::Producers;
 use crate::log::recovered::Recovered;
-use crate::log::segment::{Segment, Window};
+use crate::log::segment::{Extents, Segment, Window};
 use crate::log::tail::{Place, Tail};
 
 /// Segments that a generation may begin before the names of the next one come near.
@@ -43,6 +43,7 @@ pub struct Prepared {
     /// None once it was closed because the log is idle.
     pub file: Option<FileId>,
     pub zeroed: u64,
+    pub extents: Extents,
 }
 
 /// Progress of the `state` file.

@@ -1,6 +1,7 @@
 //! The log's tests: the files of one partition, recovery, and the store over the simulated seam.
 
 mod checkpoints;
+mod copies;
 mod crashes;
 mod disk;
 mod faults;

@@ -93,6 +93,22 @@ pub fn allocated_space_reads_as_zeros(world: &mut dyn World) {
     assert!(read[..8 * ALIGN].iter().chain(&read[9 * ALIGN..]).all(|b| *b == 0));
 }
 
+/// Whether the flush of another file may stand in for this one's is decided by it.
+pub fn space_that_is_only_reserved_is_told(world: &mut dyn World) {
+    let path = world.dir().join("data");
+    let mut rig = Rig::new(world);
+    let file = rig.open(&path, OpenMode::Create).expect("created");
+    let data = rig.pattern(2, 4);
+    rig.write(file, 0, data, WriteSync::No);
+    rig.ok(Op::Allocate { file, offset: 0, len: 16 * ALIGN as u64 });
+    rig.ok(Op::Flush { file });
+    rig.ok(Op::CloseFile { file });
+    for mode in [OpenMode::Write, OpenMode::Read] {
+        let opened = rig.run(Op::OpenFile { path: path.clone(), mode });
+        assert_eq!(opened.result, Ok(0), "{mode:?}");
+    }
+}
+
 pub fn truncation_sets_the_length(world: &mut dyn World) {
     let path = world.dir().join("data");
     let mut rig = Rig::new(world);

@@ -72,6 +72,7 @@ macro_rules! each_case {
                 parts_of_one_block_go_to_several_places,
                 a_padded_tail_is_rewritten_in_place,
                 allocated_space_reads_as_zeros,
+                space_that_is_only_reserved_is_told,
                 truncation_sets_the_length,
                 flushes_and_directory_syncs_succeed,
                 open_modes_do_what_they_say,

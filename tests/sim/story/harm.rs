@@ -48,7 +48,13 @@ impl Groups {
 impl Story {
     /// Harms one partition, perhaps.
     pub(super) fn harm(&mut self, end: End) -> Verdict {
-        if !self.plan.harm || self.bring_back() || self.below(2) > 0 {
+        if !self.plan.harm {
+            return Ok(());
+        }
+        if self.below(4) == 0 {
+            self.copy();
+        }
+        if self.bring_back() || self.below(2) > 0 {
             return Ok(());
         }
         let keys: Vec<PartitionKey> = self.partitions.keys().copied().collect();
@@ -63,6 +69,18 @@ impl Story {
         hand.leave();
         self.partitions.get_mut(&key).expect("known").harmed = harmed;
         Ok(())
+    }
+
+    /// Somebody moved the directory to another place, by copies that share extents with what they are copies of, or have holes. Nothing is
+    /// lost, but writes in place change metadata.
+    fn copy(&mut self) {
+        let mut hand = Hand::new(self);
+        for partition in self.partitions.values() {
+            for file in hand.names(&partition.dir, |_| true) {
+                hand.world.copy_in_place(&file);
+            }
+        }
+        hand.leave();
     }
 
     /// A segment that the log has long removed is back: somebody restored an old copy. It lies below the log start, so nothing changes.
