@@ -51,7 +51,7 @@ figures! {
     FetchCopied = "fetch_copied_bytes_total",
     Commits = "commits_total",
     Flushes = "flushes_total",
-    /// Groups with their headers and padding.
+    /// Bytes that commits wrote: groups with their headers, the padding, and a 4 KiB block again for each write that goes on in it.
     CommitBytes = "commit_bytes_total",
     SegmentsMade = "segments_made_total",
     /// Made of a retired segment's file: nothing has to be zeroed.
