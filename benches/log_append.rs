@@ -10,7 +10,7 @@ use std::time::Instant;
 use corelog::base::ids::{PartitionIndex, PartitionKey, Uuid};
 use corelog::base::offset::Offset;
 use corelog::io::buffer::Pool;
-use corelog::io::{Done, FileId, Mono, Op, Payload, StorageCaps, Token};
+use corelog::io::{Done, FileId, Mono, Op, Payload, Place, StorageCaps, Token};
 use corelog::log::store::{
     Durability, Event, LogConfig, LogSlot, Ops, ReadPlan, ReadRequest, Store, StoreConfig,
 };
@@ -35,6 +35,7 @@ impl Machine {
             file_system: "ext4".to_string(),
             direct: true,
             shared_flush: true,
+            shared_flush_tested: true,
             not_durable: None,
             flush_apart: false,
         };
@@ -95,7 +96,13 @@ impl Machine {
                     Op::Write { data, .. } => (data.len() as u32, Payload::Written(data)),
                     Op::OpenFile { .. } => {
                         self.files += 1;
-                        (0, Payload::Opened(FileId(self.files)))
+                        (
+                            0,
+                            Payload::Opened(
+                                FileId(self.files),
+                                Place { device: 1, is_own_and_written: true },
+                            ),
+                        )
                     }
                     _ => (0, Payload::None),
                 };

@@ -20,7 +20,7 @@ use corelog::controller::record::Record;
 use corelog::io::buffer::Pool;
 use corelog::io::clock::{Clock, ClockSource};
 use corelog::io::recv::RecvBuf;
-use corelog::io::{ConnId, Done, FileId, ListenerId, Mono, Op, Payload, StorageCaps, Token};
+use corelog::io::{ConnId, Done, FileId, ListenerId, Mono, Op, Payload, Place, StorageCaps, Token};
 use corelog::log::store::StoreConfig;
 use corelog::router::mesh::Router;
 use corelog::server::metadata::{Ids, Metadata};
@@ -83,6 +83,7 @@ impl Machine {
             file_system: "ext4".to_string(),
             direct: true,
             shared_flush: true,
+            shared_flush_tested: true,
             flush_apart: false,
             not_durable: None,
         };
@@ -216,7 +217,7 @@ impl Machine {
             }
             Op::OpenFile { .. } => {
                 self.files += 1;
-                (0, Payload::Opened(FileId(self.files)))
+                (0, Payload::Opened(FileId(self.files), Place { device: 1, is_own_and_written: true }))
             }
             _ => (0, Payload::None),
         };

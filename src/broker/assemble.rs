@@ -19,7 +19,7 @@ use crate::base::board::Board;
 use crate::base::error::Fatal;
 use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, PartitionKey, ShardId, Uuid};
 use crate::base::limits::SHARDS_MAX;
-use crate::config::broker::{Accept, BrokerConfig, Listener};
+use crate::config::broker::{Accept, BrokerConfig, FlushMode, Listener};
 use crate::controller::Controller;
 use crate::controller::image::{Broker, Image};
 use crate::controller::published::Published;
@@ -89,7 +89,7 @@ pub fn found(
     let store = StoreConfig {
         data_dir: dir.clone(),
         directory: recovered.directory,
-        shared_flush: config.shared_flush,
+        shared_flush: flushes_are_shared(config.flush_mode, &caps),
         free_bytes_min: free_bytes_min(io, &dir, &config),
         tail_cache_bytes: config.tail_cache.map_or(pool_bytes / 2, |all| all / u64::from(config.shards))
             as usize,
@@ -360,6 +360,16 @@ fn durable_storage(io: &mut Io, dir: &Path, config: &BrokerConfig) -> Result<Sto
             "-X durability.allow.degraded=true if losing acknowledged records is acceptable".into(),
         ],
     })
+}
+
+fn flushes_are_shared(mode: FlushMode, caps: &StorageCaps) -> bool {
+    if mode == FlushMode::Auto && caps.shared_flush && !caps.shared_flush_tested {
+        tracing::warn!(
+            "each file is flushed by itself: one flush for many was not tested under power cuts on this kernel; \
+             log.flush.mode=shared if you trust it"
+        );
+    }
+    mode.shares(caps.shared_flush_tested)
 }
 
 fn free_bytes_min(io: &mut Io, dir: &Path, config: &BrokerConfig) -> u64 {

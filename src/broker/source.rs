@@ -67,7 +67,7 @@ impl Source for IoSource<'_> {
         let done = self.io.wait(Op::OpenFile { path: path.to_path_buf(), mode });
         done.result?;
         match done.payload {
-            Payload::Opened(file) => Ok(file),
+            Payload::Opened(file, _) => Ok(file),
             _ => Err(Errno::IO),
         }
     }

@@ -55,6 +55,35 @@ impl Accept {
     }
 }
 
+/// Whether one flush may stand for many files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlushMode {
+    /// Where the storage lets it, on kernels on which power was cut under it.
+    #[default]
+    Auto,
+    /// Where the storage lets it, whatever the kernel.
+    Shared,
+    Each,
+}
+
+impl FlushMode {
+    pub const NAMES: &[&str] = &["auto", "shared", "each"];
+
+    /// Where the storage lets one flush stand for many files. `tested`: power was cut under that on this kernel.
+    pub fn shares(self, tested: bool) -> bool {
+        match self {
+            FlushMode::Auto => tested,
+            FlushMode::Shared => true,
+            FlushMode::Each => false,
+        }
+    }
+
+    fn parse(name: &str) -> Option<FlushMode> {
+        let modes = [FlushMode::Auto, FlushMode::Shared, FlushMode::Each];
+        modes.into_iter().find(|mode| FlushMode::NAMES[*mode as usize] == name)
+    }
+}
+
 /// Immutable; a change of dynamic values makes a new one ([`BrokerConfig::with_dynamic`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerConfig {
@@ -82,8 +111,7 @@ pub struct BrokerConfig {
     pub memory: Option<u64>,
     /// Bytes of it for the tail cache; None for half.
     pub tail_cache: Option<u64>,
-    /// One flush for many files where the storage guarantees it.
-    pub shared_flush: bool,
+    pub flush_mode: FlushMode,
     /// None: 2 segments per shard and 1 % of the disk.
     pub free_bytes_min: Option<u64>,
     pub durability_allow_degraded: bool,
@@ -186,7 +214,7 @@ impl BrokerConfig {
             runtime: text("runtime").and_then(|name| Runtime::parse(&name)).unwrap_or_default(),
             memory: long("memory").map(|bytes| bytes as u64),
             tail_cache: long("memory.tail.cache").map(|bytes| bytes as u64),
-            shared_flush: text("log.flush.mode").as_deref() == Some("auto"),
+            flush_mode: text("log.flush.mode").and_then(|name| FlushMode::parse(&name)).unwrap_or_default(),
             free_bytes_min: long("log.free.bytes").map(|bytes| bytes as u64),
             durability_allow_degraded: flag("durability.allow.degraded"),
             num_partitions: number("num.partitions") as i32,

@@ -1,7 +1,7 @@
 //! The broker keys that something obeys: Kafka's under Kafka's names, and ours. The defaults of topic keys are declared with them in
 //! `topic_keys.rs`; the rest of Kafka's keys are in `inert.rs`.
 
-use super::broker::Accept;
+use super::broker::{Accept, FlushMode};
 use super::option::Kind::{Boolean, Int, Long, String};
 use super::option::{Allowed, Kind, Opt};
 use super::runtime::Runtime;
@@ -24,7 +24,6 @@ impl Opt {
     }
 }
 
-const FLUSH_MODES: &[&str] = &["auto", "each"];
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 const LOG_FORMATS: &[&str] = &["auto", "text", "json"];
 
@@ -66,8 +65,9 @@ pub const BROKER_KEYS: &[Opt] = &[
         "Kafka's older name of log.dirs; used where that is not set."),
     key("log.dirs", String, None, Allowed::Any,
         "The data directory. One entry until several are supported."),
-    key("log.flush.mode", String, Some("auto"), Allowed::OneOf(FLUSH_MODES),
-        "auto: one flush for many files where file system and device guarantee it. each: a flush per file, always."),
+    key("log.flush.mode", String, Some("auto"), Allowed::OneOf(FlushMode::NAMES),
+        "auto: one flush for many files where file system and device let it, on kernels that were tested under power cuts. \
+         shared: on other kernels as well. each: a flush per file, always."),
     key("log.format", String, Some("auto"), Allowed::OneOf(LOG_FORMATS),
         "Form of log lines on stderr; auto: text on a terminal, else JSON."),
     key("log.free.bytes", Long, None, Allowed::AtLeast(0),

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::broker::{BrokerConfig, Listener, memory_default};
+use super::broker::{BrokerConfig, FlushMode, Listener, memory_default};
 use super::describe::{self, Described};
 use super::source::{Loader, Source};
 use super::topic::{self, Durability, Overrides, TopicConfig};
@@ -30,6 +30,14 @@ fn shown(described: &[Described], name: &str) -> String {
         text += &format!(" {}={}/{}", synonym.name, value(&synonym.value), synonym.source);
     }
     text
+}
+
+#[test]
+fn one_flush_stands_for_many_where_that_was_tested_or_asked_for() {
+    let mode = |name: &str| loaded(&format!("log.flush.mode = \"{name}\"")).flush_mode;
+    assert_eq!(loaded("").flush_mode, FlushMode::Auto);
+    let shares = ["auto", "shared", "each"].map(|name| [true, false].map(|tested| mode(name).shares(tested)));
+    assert_eq!(shares, [[true, false], [true, true], [false, false]]);
 }
 
 #[test]

@@ -241,8 +241,6 @@ pub enum WriteSync {
 /// One operation. Buffers inside are owned by it until its [`Done`].
 #[derive(Debug)]
 pub enum Op {
-    /// With [`OpenMode::Write`] the result is 1 if each byte of the file lies in an extent that is written and no other file's, so that a
-    /// write in place changes no metadata; 0 if not, or if nobody can tell.
     OpenFile {
         path: PathBuf,
         mode: OpenMode,
@@ -339,7 +337,7 @@ impl Op {
 #[derive(Debug)]
 pub struct Done {
     pub token: Token,
-    /// Bytes done where the op moves bytes, what [`Op::OpenFile`] says, else 0.
+    /// Bytes done where the op moves bytes, else 0.
     pub result: Result<u32, Errno>,
     /// More completions of the same multishot op will follow.
     pub more: bool,
@@ -350,7 +348,7 @@ pub struct Done {
 #[derive(Debug)]
 pub enum Payload {
     None,
-    Opened(FileId),
+    Opened(FileId, Place),
     /// The block of a `Read`, also when it failed.
     Read(Block),
     /// The bytes of a `Write`, also when it failed or was short: what is missing can be written again.
@@ -362,6 +360,16 @@ pub enum Payload {
     Received(RecvBuf),
     Sent(SendChain),
     Detached(Socket),
+}
+
+/// What is known of the place of a file that was opened to be written: nothing of one that was opened to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Device number, as [`StorageCaps::device`].
+    pub device: u64,
+    /// Of a file that was there: each byte lies in an extent that is written and no other file's, so that a write in place changes no
+    /// metadata. False if not, or if nobody can tell.
+    pub is_own_and_written: bool,
 }
 
 /// One piece of what is sent.
@@ -464,6 +472,8 @@ pub struct StorageCaps {
     pub direct: bool,
     /// A flush of one file, whose extents are all written, flushes the device's cache for every file: ext4 and XFS.
     pub shared_flush: bool,
+    /// Power was cut under such flushes on kernels as old and as new as this one.
+    pub shared_flush_tested: bool,
     /// A write and then a flush are sooner durable than a write with [`WriteSync::Dsync`]: the device has a cache and no FUA, and this
     /// driver's durable write leaves its flush to a worker of the kernel.
     pub flush_apart: bool,

@@ -70,7 +70,7 @@ impl Replace {
     /// Takes the completion of the last operation.
     pub fn next(&mut self, done: Done) -> Next {
         match (done.result, done.payload) {
-            (Ok(_), Payload::Opened(file)) => {
+            (Ok(_), Payload::Opened(file, _)) => {
                 self.file = Some(file);
                 self.write(self.parts[0].clone())
             }

@@ -11,7 +11,7 @@ use super::recovered::SegmentMeta;
 use crate::base::ids::Uuid;
 use crate::base::limits::{ALIGN, ZERO_AHEAD_BYTES_MAX, ZERO_AHEAD_BYTES_MIN};
 use crate::base::offset::Offset;
-use crate::io::{FileId, Mono};
+use crate::io::{FileId, Mono, Place};
 
 /// A window that lasted less than this was too small; one that lasted longer than `WINDOW_MS_MAX` too large.
 const WINDOW_MS_MIN: u64 = 2_000;
@@ -84,13 +84,19 @@ pub enum Extents {
     /// Found written. Nobody knows whether that is durable, until this file has been flushed.
     Found,
     /// There are holes, or space that was only reserved, or other files share it: somebody copied the directory. Writes change metadata.
+    /// Or it lies on another device: somebody mounted or linked one into the data directory.
     Unsettled,
 }
 
 impl Extents {
-    /// By the result of an [`Op::OpenFile`](crate::io::Op::OpenFile).
-    pub fn found(result: u32) -> Extents {
-        if result == 1 { Extents::Found } else { Extents::Unsettled }
+    /// Of a file that was there when it was opened. `home` is the device of the data directory.
+    pub fn found(place: Place, home: u64) -> Extents {
+        if place.device == home && place.is_own_and_written { Extents::Found } else { Extents::Unsettled }
+    }
+
+    /// Of a file that this process made, zeroed and flushed.
+    pub fn made(place: Place, home: u64) -> Extents {
+        if place.device == home { Extents::Settled } else { Extents::Unsettled }
     }
 
     /// The file was flushed.

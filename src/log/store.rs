@@ -67,7 +67,7 @@ pub struct StoreConfig {
     pub data_dir: PathBuf,
     pub directory: Uuid,
     pub caps: StorageCaps,
-    /// `log.flush.mode`: false flushes each file by itself even where one flush would do.
+    /// `log.flush.mode`: false flushes each file by itself even where the storage lets one flush do.
     pub shared_flush: bool,
     /// Below this many free bytes appends are refused with `KafkaStorageError`.
     pub free_bytes_min: u64,

@@ -229,7 +229,7 @@ impl Source for Blocking<'_> {
     fn open(&mut self, path: &Path, mode: OpenMode) -> Result<FileId, Errno> {
         let done = self.io.wait(Op::OpenFile { path: path.to_path_buf(), mode });
         match (done.result, done.payload) {
-            (Ok(_), Payload::Opened(file)) => Ok(file),
+            (Ok(_), Payload::Opened(file, _)) => Ok(file),
             (Err(errno), _) => Err(errno),
             other => unreachable!("an open ended as {other:?}"),
         }

@@ -42,7 +42,7 @@ impl Rounds {
         Rounds {
             rounds: VecDeque::new(),
             first: 0,
-            shared_flush: caps.shared_flush,
+            shared_flush: caps.shared_flush && caps.shared_flush_tested,
             flush_apart: caps.flush_apart,
             staged: Vec::new(),
             rounds_total: 0,

@@ -315,7 +315,7 @@ impl Pipeline {
 
 fn zeroed_file(io: &mut Io, path: PathBuf, bytes: u64) -> Result<FileId, Fatal> {
     let done = io.wait(Op::OpenFile { path, mode: OpenMode::Replace });
-    let Payload::Opened(file) = done.payload else {
+    let Payload::Opened(file, _) = done.payload else {
         return Err(failed("making a file", done.result.err().unwrap_or(Errno::IO)));
     };
     io.wait(Op::Allocate { file, offset: 0, len: bytes })

@@ -14,7 +14,7 @@ use crate::io::linux::files::{DIR_MODE, FILE_MODE, c_path, open_flags, weaker_op
 use crate::io::linux::reading::Reading;
 use crate::io::linux::storage::errno;
 use crate::io::linux::table::Owner;
-use crate::io::{Errno, FileId, Op, OpenMode, WriteSync};
+use crate::io::{Errno, FileId, Op, OpenMode, Place, WriteSync};
 
 /// One operation with the file that it is about, on its way to a thread.
 pub struct Job {
@@ -37,7 +37,7 @@ pub struct Finished {
 /// What a job hands over or back: a [`Payload`](crate::io::Payload) without what belongs to the shard's thread.
 pub enum Outcome {
     Nothing,
-    Opened(File),
+    Opened(File, Place),
     Closed(FileId),
     Read(Block),
     Written(BlockSlice),
@@ -70,17 +70,15 @@ pub fn run(job: Job) -> Finished {
             return Finished { owner, file: None, result: Ok(0), outcome: Outcome::Closed(id) };
         }
         (Op::OpenFile { path, mode }, _) => match open(path, mode) {
-            Ok(file) => (Ok(found(&file, mode)), Outcome::Opened(file)),
+            Ok(file) => {
+                let place = extents::place(file.as_raw_fd(), open_flags(mode));
+                (Ok(0), Outcome::Opened(file, place))
+            }
             Err(errno) => (Err(errno), Outcome::Nothing),
         },
         (op, _) => (plain(in_directory(&op)), Outcome::Nothing),
     };
     Finished { owner, file: id, result, outcome }
-}
-
-/// What is told of an open file's extents.
-fn found(file: &File, mode: OpenMode) -> u32 {
-    u32::from(mode == OpenMode::Write && extents::are_own_and_written(file.as_raw_fd()))
 }
 
 /// Operations on the entries of a directory.

@@ -260,9 +260,9 @@ impl Epoll {
                 Outcome::Nothing => Payload::None,
                 Outcome::Read(block) => Payload::Read(block),
                 Outcome::Written(data) => Payload::Written(data),
-                Outcome::Opened(file) => {
+                Outcome::Opened(file, place) => {
                     let file = OpenFile { file: Arc::new(file), in_flight: 0, closing: None };
-                    Payload::Opened(FileId(self.files.insert(file)))
+                    Payload::Opened(FileId(self.files.insert(file)), place)
                 }
                 Outcome::Closed(id) => {
                     self.files.release(id.0);

@@ -58,7 +58,7 @@ impl Scratch {
     fn open(&self, epoll: &mut Epoll) -> FileId {
         let open = Op::OpenFile { path: self.0.join("data"), mode: OpenMode::Create };
         match epoll.wait(open).payload {
-            Payload::Opened(file) => file,
+            Payload::Opened(file, _) => file,
             other => panic!("not opened: {other:?}"),
         }
     }

@@ -38,7 +38,7 @@ impl Glommio {
                 let kit = self.kit.clone();
                 self.start(async move {
                     let (what, result) = match files::open(path, mode).await {
-                        Ok((file, settled)) => (What::Opened(file), Ok(settled)),
+                        Ok((file, place)) => (What::Opened(file, place), Ok(0)),
                         Err(errno) => (What::Once, Err(errno)),
                     };
                     kit.outbox.post(Event { owner, what, result, payload: Payload::None });

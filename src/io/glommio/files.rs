@@ -11,10 +11,10 @@ use ::glommio::GlommioError;
 use ::glommio::io::{self as dma, DmaFile};
 
 use crate::io::linux::extents;
-use crate::io::linux::files::{DIR_MODE, FILE_MODE};
+use crate::io::linux::files::{DIR_MODE, FILE_MODE, open_flags};
 use crate::io::linux::reading::Reading;
 use crate::io::linux::storage::errno;
-use crate::io::{Errno, Op, OpenMode, WriteSync};
+use crate::io::{Errno, Op, OpenMode, Place, WriteSync};
 
 pub struct OpenFile {
     file: DmaFile,
@@ -25,18 +25,18 @@ pub struct OpenFile {
 
 /// Opens a file. The plain open comes first, on a blocking thread, and glommio opens that descriptor again: given the path it would
 /// ask for the file system by name a second time, and panic where the name has moved on since.
-pub async fn open(path: std::path::PathBuf, mode: OpenMode) -> Result<(OpenFile, u32), Errno> {
+pub async fn open(path: std::path::PathBuf, mode: OpenMode) -> Result<(OpenFile, Place), Errno> {
     let call = move || {
         let opened = open_by_call(&path, mode);
         opened.map(|(file, flags)| {
-            let settled = mode == OpenMode::Write && extents::are_own_and_written(file.as_raw_fd());
-            (file, flags, u32::from(settled))
+            let place = extents::place(file.as_raw_fd(), open_flags(mode));
+            (file, flags, place)
         })
     };
-    let (held, flags, settled) = ::glommio::executor().spawn_blocking(call).await?;
+    let (held, flags, place) = ::glommio::executor().spawn_blocking(call).await?;
     let writable = mode != OpenMode::Read;
     let file = reopen(held.as_raw_fd(), true, writable, flags).await?;
-    Ok((OpenFile { file, writable, durable: RefCell::new(None) }, settled))
+    Ok((OpenFile { file, writable, durable: RefCell::new(None) }, place))
 }
 
 /// With O_NOATIME where we own the file; the flags say which.

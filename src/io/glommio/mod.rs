@@ -259,10 +259,10 @@ impl Glommio {
                 self.end(owner, result, payload);
                 self.close_if_idle(file);
             }
-            What::Opened(file) => {
+            What::Opened(file, place) => {
                 let state = FileState { file: Rc::new(file), in_flight: 0, closing: None };
                 let file = FileId(self.files.insert(state));
-                self.end(owner, result, Payload::Opened(file));
+                self.end(owner, result, Payload::Opened(file, place));
             }
             What::FileClosed(file) => {
                 self.files.release(file.0);

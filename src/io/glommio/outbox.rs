@@ -13,14 +13,14 @@ use super::files::OpenFile;
 use crate::io::linux::message::Message;
 use crate::io::linux::{self, table::Owner};
 use crate::io::recv::RecvPool;
-use crate::io::{ConnId, Errno, FileId, ListenerId, Mono, Payload};
+use crate::io::{ConnId, Errno, FileId, ListenerId, Mono, Payload, Place};
 
 /// Which table of the driver an event concerns.
 pub enum What {
     /// None: the operation had no descriptor.
     Once,
     OfFile(FileId),
-    Opened(OpenFile),
+    Opened(OpenFile, Place),
     FileClosed(FileId),
     Accepted(TcpStream, SocketAddr),
     AcceptEnded(ListenerId),

@@ -4,6 +4,7 @@ use ::glommio::GlommioError;
 use io_uring::IoUring;
 
 use crate::base::error::Fatal;
+use crate::io::linux::kernel;
 use crate::io::uring::probe;
 
 /// What glommio asks for at least.
@@ -11,7 +12,7 @@ const MEMLOCK_MIN: u64 = 512 * 1024;
 
 /// Looks at what glommio needs before it does: its own refusals do not name their causes.
 pub fn check() -> Result<(), Fatal> {
-    let kernel = probe::kernel_release();
+    let kernel = kernel::release();
     IoUring::new(2).map_err(|e| probe::blocked(&e, &kernel))?;
     match probe::memlock_bytes() {
         Some(limit) if limit < MEMLOCK_MIN => Err(memlock_low(limit)),

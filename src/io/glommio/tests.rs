@@ -51,7 +51,7 @@ fn a_dropped_driver_leaves_no_file_open() {
     std::fs::create_dir_all(&dir).expect("a directory for tests");
     let path = dir.join(format!("glommio-{}-dropped", std::process::id()));
     let opened = io.wait(Op::OpenFile { path: path.clone(), mode: OpenMode::Replace });
-    let Payload::Opened(file) = opened.payload else { panic!("{opened:?}") };
+    let Payload::Opened(file, _) = opened.payload else { panic!("{opened:?}") };
     assert!(io.grow_pool());
     let mut block = io.pool().take().expect("a free block");
     block.append(b"durable");

@@ -2,6 +2,8 @@
 
 use std::os::fd::RawFd;
 
+use crate::io::Place;
+
 /// Extents asked for in one call.
 const EXTENTS_MAX: usize = 128;
 
@@ -40,10 +42,21 @@ struct Request {
     extents: [Extent; EXTENTS_MAX],
 }
 
-/// Whether each byte of the file lies in an extent that is written and this file's alone, so that writing over it changes no metadata. False
-/// where the file system does not tell. Takes some microseconds for a file in few pieces whose map is in memory.
-pub fn are_own_and_written(file: RawFd) -> bool {
-    let Some(len) = len(file) else { return false };
+/// Of a file that was opened with these flags. Takes some microseconds for one that is to be written over, in few pieces, with its map in
+/// memory.
+pub fn place(file: RawFd, flags: i32) -> Place {
+    if flags & libc::O_ACCMODE == libc::O_RDONLY {
+        return Place::default();
+    }
+    let Some(stat) = stat(file) else { return Place::default() };
+    let is_new = flags & libc::O_CREAT != 0;
+    Place {
+        device: stat.st_dev,
+        is_own_and_written: !is_new && are_own_and_written(file, stat.st_size as u64),
+    }
+}
+
+fn are_own_and_written(file: RawFd, len: u64) -> bool {
     let mut covered = 0;
     for _ in 0..CALLS_MAX {
         if covered >= len {
@@ -64,12 +77,12 @@ pub fn are_own_and_written(file: RawFd) -> bool {
     covered >= len
 }
 
-fn len(file: RawFd) -> Option<u64> {
+fn stat(file: RawFd) -> Option<libc::stat> {
     // SAFETY: `stat` is a C structure of integers, for which all zeros is valid.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the call fills the structure that it is given.
     let rc = unsafe { libc::fstat(file, &raw mut stat) };
-    (rc == 0).then_some(stat.st_size as u64)
+    (rc == 0).then_some(stat)
 }
 
 fn map(file: RawFd, start: u64, length: u64) -> Option<Box<Request>> {
@@ -87,7 +100,7 @@ fn map(file: RawFd, start: u64, length: u64) -> Option<Box<Request>> {
 mod tests {
     use std::fs::{self, File, OpenOptions};
     use std::os::fd::AsRawFd;
-    use std::os::unix::fs::FileExt;
+    use std::os::unix::fs::{FileExt, MetadataExt};
     use std::path::{Path, PathBuf};
 
     use super::*;
@@ -108,6 +121,10 @@ mod tests {
         dir
     }
 
+    fn is_settled(file: &File) -> bool {
+        place(file.as_raw_fd(), libc::O_RDWR).is_own_and_written
+    }
+
     fn written(dir: &Path, name: &str) -> File {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(dir.join(name));
         let file = file.expect("a file");
@@ -120,7 +137,7 @@ mod tests {
     fn holes_and_what_is_only_reserved_are_found() {
         let dir = dir();
         let whole = written(&dir, "whole");
-        if !are_own_and_written(whole.as_raw_fd()) {
+        if !is_settled(&whole) {
             skip(
                 "linux::extents::holes_and_what_is_only_reserved_are_found",
                 "no map of a written file here",
@@ -131,22 +148,26 @@ mod tests {
         sparse.set_len(8 * PIECE).expect("longer");
         sparse.write_all_at(&[7; PIECE as usize], 7 * PIECE).expect("written");
         sparse.sync_all().expect("flushed");
-        assert!(!are_own_and_written(sparse.as_raw_fd()), "a hole in the middle");
+        assert!(!is_settled(&sparse), "a hole in the middle");
         let ends = written(&dir, "ends");
         ends.set_len(8 * PIECE).expect("longer");
-        assert!(!are_own_and_written(ends.as_raw_fd()), "a hole at the end");
+        assert!(!is_settled(&ends), "a hole at the end");
         let reserved = written(&dir, "reserved");
         // SAFETY: a plain call on an open file.
         let rc = unsafe { libc::fallocate(reserved.as_raw_fd(), 0, 0, 8 * PIECE as i64) };
         if rc == 0 {
-            assert!(!are_own_and_written(reserved.as_raw_fd()), "space that was only reserved");
+            assert!(!is_settled(&reserved), "space that was only reserved");
             reserved.write_all_at(&[0; 4 * PIECE as usize], 4 * PIECE).expect("written");
             reserved.sync_all().expect("flushed");
-            assert!(are_own_and_written(reserved.as_raw_fd()), "and is written now");
+            assert!(is_settled(&reserved), "and is written now");
         }
         let empty = File::create(dir.join("empty")).expect("a file");
-        assert!(are_own_and_written(empty.as_raw_fd()), "nothing to lie anywhere");
-        assert!(!are_own_and_written(-1));
+        assert!(is_settled(&empty), "nothing to lie anywhere");
+        assert_eq!(place(-1, libc::O_RDWR), Place::default());
+        let device = fs::metadata(&dir).expect("there").dev();
+        assert_eq!(place(whole.as_raw_fd(), libc::O_RDWR).device, device);
+        assert_eq!(place(whole.as_raw_fd(), libc::O_RDWR | libc::O_CREAT).device, device);
+        assert_eq!(place(whole.as_raw_fd(), libc::O_RDONLY), Place::default());
         fs::remove_dir_all(dir).expect("ours");
     }
 }

@@ -53,11 +53,6 @@ pub fn assert_aligned(op: &Op) {
     }
 }
 
-/// Whether these are the flags of [`OpenMode::Write`].
-pub fn is_to_write(flags: i32) -> bool {
-    flags & (libc::O_ACCMODE | libc::O_CREAT) == libc::O_RDWR
-}
-
 pub fn open_flags(mode: OpenMode) -> i32 {
     let mode = match mode {
         OpenMode::Read => libc::O_RDONLY,

@@ -6,6 +6,7 @@ pub mod eventfd;
 pub mod extents;
 pub mod fault;
 pub mod files;
+pub mod kernel;
 pub mod lock;
 pub mod message;
 pub mod reading;

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::base::limits::ALIGN;
+use crate::io::linux::kernel;
 use crate::io::{DirEntry, DiskSpace, Errno, StorageCaps};
 
 /// File system types by their `statfs` magic (statfs(2)), for mounts that `mountinfo` does not list under their device number.
@@ -44,6 +45,7 @@ pub fn caps(dir: &Path) -> Result<StorageCaps, Errno> {
         device,
         direct: direct_io_works(dir)?,
         shared_flush: shares_flush(&file_system, options),
+        shared_flush_tested: kernel::is_tested_with_shared_flushes(&kernel::release(), &file_system),
         flush_apart: needs_flush(Path::new("/sys/dev/block"), libc::major(device), libc::minor(device)),
         not_durable: not_durable(&file_system, options),
         file_system,

@@ -133,6 +133,7 @@ impl SimIo {
             file_system: tree.config.file_system.to_string(),
             direct: true,
             shared_flush: tree.config.shared_flush,
+            shared_flush_tested: true,
             flush_apart: tree.config.flush_apart,
             not_durable: tree.config.not_durable,
         })

@@ -12,7 +12,7 @@ use super::file::Stamp;
 use super::image::{PAGE, SECTOR};
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
 use crate::io::buffer::{Block, BlockSlice};
-use crate::io::{Done, Errno, FileId, Op, OpenMode, Payload, Token, WriteSync};
+use crate::io::{Done, Errno, FileId, Op, OpenMode, Payload, Place, Token, WriteSync};
 
 /// The file was not opened for this.
 const BADF: Errno = Errno(9);
@@ -365,8 +365,13 @@ impl Core {
         let id = state.next_file;
         state.files.insert(id, OpenFile { file, writable: mode != OpenMode::Read, closing: false });
         let on_disk = self.disks[file.disk].1.file(file.node);
-        let settled = mode == OpenMode::Write && on_disk.is_ok_and(|file| file.is_own_and_written());
-        (result.map(|_| u32::from(settled)), Payload::Opened(FileId(id)), closes)
+        let place = Place {
+            device: file.disk as u64,
+            is_own_and_written: mode == OpenMode::Write
+                && on_disk.is_ok_and(|file| file.is_own_and_written()),
+        };
+        let place = if mode == OpenMode::Read { Place::default() } else { place };
+        (result, Payload::Opened(FileId(id), place), closes)
     }
 
     fn change_entries(&mut self, op: Op, change: u64, stamp: Stamp) -> Outcome {
@@ -380,11 +385,12 @@ impl Core {
                 | Op::SyncDir { path } => path,
                 _ => unreachable!("handled by the caller"),
             };
-            if matches!(op, Op::MakeDir { .. }) && core.disks.iter().any(|(mount, _)| mount.starts_with(path))
-            {
+            let found = core.resolve(path);
+            let is_there = |mount: &Path| mount == path || found.is_none() && mount.starts_with(path);
+            if matches!(op, Op::MakeDir { .. }) && core.disks.iter().any(|(mount, _)| is_there(mount)) {
                 return Err(Errno::EXIST);
             }
-            let (disk, below) = core.resolve(path).ok_or(Errno::NOENT)?;
+            let (disk, below) = found.ok_or(Errno::NOENT)?;
             touched = Some(disk);
             match &op {
                 Op::Rename { to, .. } => {

@@ -44,7 +44,7 @@ impl Rig {
 
     fn open(&mut self, path: &str, mode: OpenMode) -> FileId {
         match self.io.wait(Op::OpenFile { path: path.into(), mode }).payload {
-            Payload::Opened(file) => file,
+            Payload::Opened(file, _) => file,
             other => panic!("{path} was not opened: {other:?}"),
         }
     }

@@ -74,10 +74,10 @@ impl Uring {
                 self.close_if_quiet(conn);
             }
             Work::Open { flags, .. } => {
-                let result =
-                    plain.map(|_| u32::from(files::is_to_write(flags) && extents::are_own_and_written(code)));
-                let payload = plain.map_or(Payload::None, |_| Payload::Opened(self.opened(code)));
-                self.finish(owner, result, false, payload);
+                let opened =
+                    |this: &mut Uring| Payload::Opened(this.opened(code), extents::place(code, flags));
+                let payload = plain.map_or(Payload::None, |_| opened(self));
+                self.finish(owner, plain.map(|_| 0), false, payload);
             }
             Work::CloseFile { file, fd } => {
                 close_if_cancelled(code, fd);

@@ -114,7 +114,7 @@ impl Uring {
     }
 
     fn with_flags(config: Config, flag_sets: &[FlagSet]) -> Result<Uring, Fatal> {
-        let kernel = probe::kernel_release();
+        let kernel = linux::kernel::release();
         probe::check_kernel(&kernel)?;
         if let Some(cpu) = config.cpu {
             linux::pin(cpu);

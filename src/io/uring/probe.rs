@@ -7,9 +7,10 @@ use std::io;
 use io_uring::{IoUring, opcode};
 
 use crate::base::error::Fatal;
+use crate::io::linux::kernel;
 
 /// Oldest kernel with DEFER_TASKRUN, multishot receive and provided-buffer rings.
-const KERNEL_MIN: (u32, u32) = (6, 1);
+const KERNEL_MIN: kernel::Version = (6, 1);
 
 /// What always works instead.
 const WITHOUT: &str = "--runtime epoll or auto, which do without io_uring";
@@ -83,15 +84,9 @@ impl fmt::Display for Probe {
     }
 }
 
-pub fn kernel_release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_string()
-}
-
 /// Refuses a kernel that is too old to try.
 pub fn check_kernel(release: &str) -> Result<(), Fatal> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= KERNEL_MIN {
+    if kernel::version(release) >= KERNEL_MIN {
         return Ok(());
     }
     Err(Fatal {

@@ -51,7 +51,7 @@ fn rig(test: &str, made: Result<Uring, Fatal>) -> Option<Rig> {
 impl Rig {
     fn create(&mut self, name: &str) -> FileId {
         let done = self.uring.wait(Op::OpenFile { path: self.dir.join(name), mode: OpenMode::Create });
-        let Payload::Opened(file) = done.payload else { panic!("{done:?}") };
+        let Payload::Opened(file, _) = done.payload else { panic!("{done:?}") };
         file
     }
 

@@ -10,7 +10,7 @@ use super::jobs::{self, Job, Kind, Outcome, Step, replace_steps};
 use super::partition::{Log, Prepared, Setup, mark_dirty, mark_todo};
 use super::{Event, Ops, Store};
 use crate::io::buffer::Pool;
-use crate::io::{Done, Errno, FileId, Op, OpenMode};
+use crate::io::{Done, Errno, FileId, Op, OpenMode, Place};
 use crate::log::checkpoint::STATE_NAME;
 use crate::log::format::segment_name;
 use crate::log::segment::{Extents, Handle, Segment};
@@ -166,10 +166,16 @@ impl Store {
             Kind::State => log.state_written(core),
             Kind::Prepare { ordinal, zeroed } | Kind::Recycle { ordinal, zeroed } => {
                 // Both flush the file at their end. A new one has the extents that its zeros took.
-                let is_new = matches!(job.kind, Kind::Prepare { .. });
-                let extents = if is_new { Extents::Settled } else { job.extents.flushed() };
+                let home = core.config.caps.device;
+                let extents = match job.kind {
+                    Kind::Prepare { .. } => Extents::made(job.place, home),
+                    _ => Extents::found(job.place, home).flushed(),
+                };
                 match (failed, job.file) {
-                    (None, file) => log.prepared(Prepared { ordinal, file, zeroed, extents }),
+                    (None, file) => {
+                        log.tell_place(job.place, home);
+                        log.prepared(Prepared { ordinal, file, zeroed, extents });
+                    }
                     (Some(_), Some(file)) => close(core, file, ops),
                     (Some(_), None) => {}
                 }
@@ -184,7 +190,10 @@ impl Store {
                 if let (Some(file), Some(segment)) = (job.file, log.segment_mut(ordinal)) {
                     segment.handle = Handle::Open(file);
                     segment.writable = writable;
-                    segment.extents = job.extents;
+                    segment.extents = Extents::found(job.place, core.config.caps.device);
+                    if writable {
+                        log.tell_place(job.place, core.config.caps.device);
+                    }
                     core.events.push(Event::Opened(log.slot));
                     log.arm_idle(core);
                 } else if let Some(file) = job.file {
@@ -295,6 +304,18 @@ impl Log {
             core.events.push(Event::LogStart(self.slot));
         }
         self.state.wanted |= self.may_raise_log_start();
+    }
+
+    /// Says once that somebody mounted or linked another device's directory here.
+    fn tell_place(&mut self, place: Place, home: u64) {
+        if place.device != home && !std::mem::replace(&mut self.is_elsewhere, true) {
+            tracing::warn!(
+                topic = %self.key.topic,
+                partition = %self.key.partition,
+                dir = %self.dir.display(),
+                "lies on another device than the data directory: flushed by itself, and what flushes promise there was not checked"
+            );
+        }
     }
 
     /// Takes a file that is ready: for the segment that waits for it, or for the next one.

@@ -17,10 +17,9 @@ use super::partition::Log;
 use super::{Event, Ops, Planted, Tag};
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
 use crate::io::buffer::{Block, BlockSlice, Pool};
-use crate::io::{Done, Errno, FileId, Mono, Op, OpenMode, Payload, WriteSync};
+use crate::io::{Done, Errno, FileId, Mono, Op, OpenMode, Payload, Place, WriteSync};
 use crate::log::format::SEGMENT_HEADER_BYTES;
 use crate::log::replace::TEMPORARY;
-use crate::log::segment::Extents;
 use crate::log::survey::holds_nothing;
 
 /// Jobs that run at once per shard; zeroing is not counted, nor are jobs that wait for space or time. Bounds what background work costs the foreground.
@@ -145,7 +144,7 @@ pub struct Job {
     error: Option<Errno>,
     attempts: u32,
     /// Of the file that was opened last.
-    pub extents: Extents,
+    pub place: Place,
     /// What a step has read.
     read: Option<Block>,
     /// Times that it began anew because of what others left or removed.
@@ -164,7 +163,7 @@ impl Job {
             at: 0,
             error: None,
             attempts: 0,
-            extents: Extents::Settled,
+            place: Place::default(),
             read: None,
             leftovers: 0,
         }
@@ -287,9 +286,9 @@ impl Jobs {
         let job = self.slots[id as usize].as_mut().expect("a job with an operation in flight");
         job.in_flight -= 1;
         match (done.result, done.payload) {
-            (Ok(told), Payload::Opened(file)) => {
+            (Ok(_), Payload::Opened(file, place)) => {
                 job.file = Some(file);
-                job.extents = Extents::found(told);
+                job.place = place;
             }
             (Ok(bytes), Payload::Read(mut block)) => {
                 block.set_filled(bytes as usize);

@@ -125,6 +125,8 @@ pub struct Log {
     pub is_dirty: bool,
     pub is_todo: bool,
     pub is_lazy: bool,
+    /// Its files were seen to lie on another device than the data directory.
+    pub is_elsewhere: bool,
     /// Damage below a position that was possibly acknowledged was found at start: nothing is appended.
     pub read_only: bool,
     /// Reads at or behind this offset are refused: the bytes there are damaged.
@@ -191,6 +193,7 @@ impl Log {
             is_dirty: false,
             is_todo: false,
             is_lazy: false,
+            is_elsewhere: false,
             read_only: false,
             corrupt_from: None,
             appended: false,

@@ -6,7 +6,7 @@ use crate::base::ids::{LeaderEpoch, PartitionIndex, PartitionKey, Uuid};
 use crate::base::limits::{ALIGN, BLOCK_BYTES, LEADER_EPOCHS_KEPT};
 use crate::base::offset::Offset;
 use crate::io::buffer::Pool;
-use crate::io::{Done, Errno, FileId, Op, Payload, Token, WriteSync};
+use crate::io::{Done, Errno, FileId, Op, Payload, Place, Token, WriteSync};
 use crate::log::checkpoint::{CleanStop, Mark, NotCheckpoint, State};
 use crate::log::epochs::EpochCache;
 use crate::log::replace::{Next, Replace, fill};
@@ -86,7 +86,8 @@ fn replace(
         let (name, completion) = match op {
             Op::OpenFile { path, .. } => {
                 let r = result(n, 0);
-                let payload = if r.is_ok() { Payload::Opened(FileId(5)) } else { Payload::None };
+                let payload =
+                    if r.is_ok() { Payload::Opened(FileId(5), Place::default()) } else { Payload::None };
                 (format!("open {}", path.display()), done(r, payload))
             }
             Op::Write { file: FileId(5), offset, data, sync } => {

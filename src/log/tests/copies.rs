@@ -1,9 +1,10 @@
 //! A data directory that somebody moved to another place, by copies that share extents with what they were made of, or have holes: a write in
-//! place changes metadata there, which the flush of another file does not save.
+//! place changes metadata there, which the flush of another file does not save. And one with a directory on another device, which that flush
+//! does not reach.
 
 use super::rig::{DATA, Model, Rig, batch, config, key};
 use crate::base::offset::Offset;
-use crate::io::sim::Faults;
+use crate::io::sim::{DiskConfig, Faults};
 use crate::log::store::{LogConfig, LogSlot};
 
 const LOGS: i32 = 3;
@@ -12,9 +13,13 @@ fn wanted() -> LogConfig {
     LogConfig { segment_bytes: 150_000, ..config() }
 }
 
+fn dir(log: i32) -> String {
+    format!("{DATA}/{}/{log}", key(log).topic)
+}
+
 fn copy_all(rig: &mut Rig) {
     for log in 0..LOGS {
-        let dir = format!("{DATA}/{}/{log}", key(log).topic);
+        let dir = dir(log);
         for file in rig.io.list_dir(dir.as_ref()).expect("the directory") {
             rig.world.copy_in_place(format!("{dir}/{}", file.name).as_ref());
         }
@@ -29,7 +34,8 @@ fn produce(rig: &mut Rig, slots: &[LogSlot], models: &mut [Model], names: std::o
             model.add(&rig.append_patiently(*slot, &sent), &sent);
         }
         let behind = |rig: &Rig, slot| rig.high_watermark(slot) < rig.store.bounds(slot).log_end.get();
-        assert!(rig.run(10_000, |rig| !slots.iter().any(|slot| behind(rig, *slot))));
+        let all = rig.run(10_000, |rig| !slots.iter().any(|slot| behind(rig, *slot)));
+        assert!(all, "{:?}", rig.events);
     }
 }
 
@@ -66,4 +72,31 @@ fn in_a_copied_directory_acks_survive_as_well() {
         }
     }
     assert!(recycled > 30, "{recycled} files");
+}
+
+#[test]
+fn a_partition_on_another_device_is_flushed_by_itself() {
+    for seed in 0..30 {
+        let mut rig = Rig::new(seed, Faults::none());
+        let elsewhere = seed as i32 % LOGS;
+        rig.world.add_disk(dir(elsewhere), DiskConfig::default());
+        let mut models = vec![Model::default(); LOGS as usize];
+        // The second time the last segments are opened again.
+        for names in [0..1 + seed * 2, 100..101 + seed] {
+            let slots: Vec<_> = (0..LOGS).map(|log| rig.open(log, wanted())).collect();
+            produce(&mut rig, &slots, &mut models, names);
+            let acked: Vec<Offset> = slots.iter().map(|slot| rig.high_watermark(*slot)).collect();
+            rig.world.crash();
+
+            rig = rig.successor(|_| {});
+            for (log, acked) in (0..LOGS).zip(&acked) {
+                let slot = rig.open(log, wanted());
+                rig.pump();
+                assert!(rig.high_watermark(slot) >= *acked, "seed {seed}, log {log}: {:?}", rig.events);
+                rig.check_all(slot, &models[log as usize], 50_000);
+            }
+            rig.stop();
+            rig = rig.successor(|_| {});
+        }
+    }
 }

@@ -456,7 +456,7 @@ impl Source for RigSource<'_> {
     fn open(&mut self, path: &Path, mode: OpenMode) -> Result<FileId, Errno> {
         let done = self.0.wait(Op::OpenFile { path: path.to_path_buf(), mode });
         done.result?;
-        let Payload::Opened(file) = done.payload else { panic!("an opened file") };
+        let Payload::Opened(file, _) = done.payload else { panic!("an opened file") };
         Ok(file)
     }
 

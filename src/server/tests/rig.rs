@@ -16,7 +16,7 @@ use crate::controller::record::Record;
 use crate::io::buffer::{Block, Pool};
 use crate::io::clock::Clock;
 use crate::io::recv::{RecvBuf, RecvPool};
-use crate::io::{ConnId, Done, Errno, FileId, ListenerId, Mono, Op, Payload, StorageCaps, Token};
+use crate::io::{ConnId, Done, Errno, FileId, ListenerId, Mono, Op, Payload, Place, StorageCaps, Token};
 use crate::log::store::StoreConfig;
 use crate::router::mesh::Router;
 use crate::server::metadata::{Ids, Metadata};
@@ -85,6 +85,7 @@ impl Rig {
             file_system: "ext4".to_string(),
             direct: true,
             shared_flush: true,
+            shared_flush_tested: true,
             flush_apart: false,
             not_durable: None,
         };
@@ -195,7 +196,7 @@ impl Rig {
                 }
                 Op::OpenFile { .. } => {
                     self.files += 1;
-                    (0, Payload::Opened(FileId(self.files)))
+                    (0, Payload::Opened(FileId(self.files), Place { device: 1, is_own_and_written: true }))
                 }
                 Op::CancelRecv { conn } => {
                     self.end_recv(conn, Err(Errno::CANCELED));

@@ -1,6 +1,6 @@
 //! Files and directories.
 
-use corelog::io::LockError;
+use corelog::io::{LockError, Place};
 
 use super::*;
 
@@ -103,9 +103,24 @@ pub fn space_that_is_only_reserved_is_told(world: &mut dyn World) {
     rig.ok(Op::Allocate { file, offset: 0, len: 16 * ALIGN as u64 });
     rig.ok(Op::Flush { file });
     rig.ok(Op::CloseFile { file });
-    for mode in [OpenMode::Write, OpenMode::Read] {
-        let opened = rig.run(Op::OpenFile { path: path.clone(), mode });
-        assert_eq!(opened.result, Ok(0), "{mode:?}");
+    let opened = rig.run(Op::OpenFile { path, mode: OpenMode::Write });
+    assert!(
+        matches!(opened.payload, Payload::Opened(_, Place { is_own_and_written: false, .. })),
+        "{opened:?}"
+    );
+}
+
+/// As above.
+pub fn the_device_of_a_file_is_told(world: &mut dyn World) {
+    let dir = world.dir().to_path_buf();
+    let mut rig = Rig::new(world);
+    let device = rig.io.storage_caps(&dir).expect("storage").device;
+    let data = dir.join("data");
+    for (mode, wanted) in [(OpenMode::Create, device), (OpenMode::Write, device), (OpenMode::Read, 0)] {
+        let opened = rig.run(Op::OpenFile { path: data.clone(), mode });
+        let Payload::Opened(file, place) = opened.payload else { panic!("{opened:?}") };
+        assert_eq!(place.device, wanted, "{mode:?}");
+        rig.ok(Op::CloseFile { file });
     }
 }
 

@@ -73,6 +73,7 @@ macro_rules! each_case {
                 a_padded_tail_is_rewritten_in_place,
                 allocated_space_reads_as_zeros,
                 space_that_is_only_reserved_is_told,
+                the_device_of_a_file_is_told,
                 truncation_sets_the_length,
                 flushes_and_directory_syncs_succeed,
                 open_modes_do_what_they_say,
@@ -236,7 +237,7 @@ impl Rig {
     pub fn open(&mut self, path: &Path, mode: OpenMode) -> Result<FileId, Errno> {
         let done = self.run(Op::OpenFile { path: path.to_path_buf(), mode });
         match (done.result, done.payload) {
-            (Ok(_), Payload::Opened(file)) => Ok(file),
+            (Ok(_), Payload::Opened(file, _)) => Ok(file),
             (Err(errno), Payload::None) => Err(errno),
             other => panic!("an open ended as {other:?}"),
         }

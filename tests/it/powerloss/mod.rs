@@ -80,7 +80,7 @@ fn nothing_acked_is_missing_after_a_power_cut() {
     let planted = std::env::var("CORELOG_TEST_PLANTED").ok();
     let mut lost = 0;
     let mut flushes = Vec::new();
-    for (round, mode) in ["auto", "each"].iter().enumerate() {
+    for (round, mode) in ["shared", "each"].iter().enumerate() {
         let dir = fresh_dir("powerloss");
         let replayed = replay(&dir, mode, states.div_ceil(2), round as u64);
         lost += replayed.lost;

@@ -167,7 +167,7 @@ impl Hand {
     /// A new file of these bytes.
     fn put(&mut self, path: &Path, bytes: &[u8]) {
         let opened = self.io.wait(Op::OpenFile { path: path.to_path_buf(), mode: OpenMode::Create });
-        let Payload::Opened(file) = opened.payload else { unreachable!("a new file") };
+        let Payload::Opened(file, _) = opened.payload else { unreachable!("a new file") };
         self.world.overwrite(path, 0, bytes);
         self.run(Op::Flush { file });
         self.run(Op::CloseFile { file });
@@ -255,7 +255,7 @@ impl Hand {
             10 if segment.len > PAGE => {
                 let at = PAGE * (1 + self.below(segment.len / PAGE - 1));
                 let opened = self.io.wait(Op::OpenFile { path, mode: OpenMode::Write });
-                let Payload::Opened(file) = opened.payload else { unreachable!("an opened file") };
+                let Payload::Opened(file, _) = opened.payload else { unreachable!("an opened file") };
                 self.run(Op::Truncate { file, len: at });
                 self.run(Op::Flush { file });
                 self.run(Op::CloseFile { file });
