@@ -365,8 +365,9 @@ fn durable_storage(io: &mut Io, dir: &Path, config: &BrokerConfig) -> Result<Sto
 fn flushes_are_shared(mode: FlushMode, caps: &StorageCaps) -> bool {
     if mode == FlushMode::Auto && caps.shared_flush && !caps.shared_flush_tested {
         tracing::warn!(
-            "each file is flushed by itself: one flush for many was not tested under power cuts on this kernel; \
-             log.flush.mode=shared if you trust it"
+            file_system = caps.file_system,
+            "each file is flushed by itself: one flush for many was not tested under power cuts on this file system and kernel; \
+             log.flush.mode=shared if you trust it, log.flush.mode=each to be told no more"
         );
     }
     mode.shares(caps.shared_flush_tested)

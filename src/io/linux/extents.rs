@@ -1,4 +1,5 @@
-//! Where a file lies on its device, asked of the file system (`FS_IOC_FIEMAP`, Documentation/filesystems/fiemap.rst of the kernel).
+//! Where a file lies: its device, and on that its extents, asked of the file system (`FS_IOC_FIEMAP`, Documentation/filesystems/fiemap.rst of
+//! the kernel).
 
 use std::os::fd::RawFd;
 

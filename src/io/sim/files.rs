@@ -364,13 +364,15 @@ impl Core {
         state.next_file += 1;
         let id = state.next_file;
         state.files.insert(id, OpenFile { file, writable: mode != OpenMode::Read, closing: false });
-        let on_disk = self.disks[file.disk].1.file(file.node);
-        let place = Place {
-            device: file.disk as u64,
-            is_own_and_written: mode == OpenMode::Write
-                && on_disk.is_ok_and(|file| file.is_own_and_written()),
+        let is_settled =
+            || self.disks[file.disk].1.file(file.node).is_ok_and(|file| file.is_own_and_written());
+        let place = match mode {
+            OpenMode::Read => Place::default(),
+            _ => Place {
+                device: file.disk as u64,
+                is_own_and_written: mode == OpenMode::Write && is_settled(),
+            },
         };
-        let place = if mode == OpenMode::Read { Place::default() } else { place };
         (result, Payload::Opened(FileId(id), place), closes)
     }
 

@@ -74,9 +74,10 @@ impl Uring {
                 self.close_if_quiet(conn);
             }
             Work::Open { flags, .. } => {
-                let opened =
-                    |this: &mut Uring| Payload::Opened(this.opened(code), extents::place(code, flags));
-                let payload = plain.map_or(Payload::None, |_| opened(self));
+                let payload = match plain {
+                    Ok(_) => Payload::Opened(self.opened(code), extents::place(code, flags)),
+                    Err(_) => Payload::None,
+                };
                 self.finish(owner, plain.map(|_| 0), false, payload);
             }
             Work::CloseFile { file, fd } => {
