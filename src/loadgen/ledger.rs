@@ -67,7 +67,7 @@ pub fn produce(
     watch: &Watch,
 ) -> Ledger {
     let mut ledger = Ledger { producer, placed: Vec::new(), latency: histogram(), bytes: 0, error: None };
-    let made = Producer::new(Cluster::new(settings.clone()), topic, u64::from(producer) + 1);
+    let made = meet(settings.clone()).and_then(|c| Producer::new(c, topic, u64::from(producer) + 1));
     ledger.error = match made {
         Ok(mut made) => {
             let outcome = stream(&mut made, producer, source, watch, &mut ledger);
@@ -78,6 +78,14 @@ pub fn produce(
         Err(error) => Some(error),
     };
     ledger
+}
+
+/// A broker may be killed before a client's first words with it, which to a client that knows none is final.
+fn meet(settings: Settings) -> Result<Cluster, ClientError> {
+    let patience = settings.delivery_timeout;
+    let mut cluster = Cluster::new(settings);
+    cluster.wait_until_answering(patience)?;
+    Ok(cluster)
 }
 
 fn stream(
@@ -212,7 +220,7 @@ pub fn observe(
     stop: &AtomicBool,
 ) -> Result<(), String> {
     let said = |error: ClientError| format!("the reader of {topic}: {error}");
-    let mut cluster = Cluster::new(Settings { auto_create: false, ..settings.clone() });
+    let mut cluster = meet(Settings { auto_create: false, ..settings.clone() }).map_err(said)?;
     let partitions: Vec<i32> =
         cluster.topic(topic).map_err(said)?.partitions.iter().map(|p| p.index).collect();
     let from = partitions.iter().map(|p| (*p, history.names.get(p).map_or(0, |n| n.len() as i64))).collect();

@@ -316,6 +316,42 @@ fn what_was_acknowledged_survives_sigkill() {
     }
 }
 
+/// The kill meets a client before its first words with the broker: neither a producer nor a reader takes that for a wrong address.
+#[test]
+fn a_kill_while_clients_connect_ends_none() {
+    if !can_run("a_kill_while_clients_connect_ends_none") {
+        return;
+    }
+    let mut rig = Rig::new("crash-connect");
+    rig.start();
+    create(&rig, "early", 1, Vec::new());
+    rig.kill();
+    let settings = rig.settings(Acks::All, false);
+    // The kernel ends the rings of a killed process, and what they listen at, a moment later.
+    let since = Instant::now();
+    let dies = loop {
+        match TcpListener::bind(rig.address.as_str()) {
+            Ok(listener) => break listener,
+            Err(error) => assert!(since.elapsed() < START_PATIENCE, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let (watch, stop) = (Watch::default(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let producer = scope.spawn(|| ledger::produce(&settings, "early", 0, &Values, &watch));
+        drop(dies.accept().expect("the producer connects"));
+        let reader = scope.spawn(|| ledger::observe(&settings, "early", &mut History::default(), &stop));
+        drop(dies.accept().expect("the reader connects, or the producer again"));
+        drop(dies);
+        rig.start();
+        assert!(ledger::wait_for_acks(&watch, 1, START_PATIENCE), "nothing is acknowledged:\n{}", rig.log());
+        watch.stop.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(producer.join().expect("the producer ends").error, None);
+        reader.join().expect("the reader ends").expect("nothing that it saw is gone");
+    });
+}
+
 /// The canary: `durability=memory` acknowledges what a killed process forgets. A check that does not see that sees nothing.
 #[test]
 fn the_check_finds_what_memory_loses() {
