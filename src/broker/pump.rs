@@ -56,8 +56,8 @@ impl Time {
 /// Longest sleep: a stop request is seen after at most this.
 const SLEEP_MS_MAX: u64 = 100;
 
-/// Longest sleep while a request waits for memory: what frees it is mostly a completion, but other threads drop slices of blocks, too.
-const STARVED_MS: u64 = 1;
+/// Longest sleep while something waits for memory, or for room in a lane: other threads make it without a word.
+const SOON_MS: u64 = 1;
 
 /// How often the free space of the data directory is looked at.
 const DISK_CHECK_MS: u64 = 1_000;
@@ -202,8 +202,14 @@ impl Node {
         let deadlines =
             [self.shard.next_deadline(), self.server.next_deadline(), self.router.next_deadline()];
         let next = deadlines.into_iter().flatten().min().unwrap_or(Mono(u64::MAX));
-        let sleep_ms = if self.shard.is_starved() { STARVED_MS } else { SLEEP_MS_MAX };
+        let soon = self.waits_for_memory() || self.router.waits_for_room();
+        let sleep_ms = if soon { SOON_MS } else { SLEEP_MS_MAX };
         (Wait::Until(next.min(now.plus_ms(sleep_ms))), now)
+    }
+
+    /// Requests wait for memory: parsed, of other shards, or still in their connections.
+    fn waits_for_memory(&self) -> bool {
+        self.shard.is_starved() || self.router.is_starved() || self.server.is_starved()
     }
 
     /// Takes the image in force, and makes and removes partitions accordingly.
@@ -251,6 +257,12 @@ impl Node {
             match letter {
                 Letter::Reply(reply) => {
                     if let Some(reply) = self.router.answered(from, *reply) {
+                        self.server.reply(reply, time.clock.now());
+                    }
+                }
+                Letter::Waits => self.router.credit(from),
+                Letter::News(reply) => {
+                    if let Some(reply) = self.router.news(from, *reply) {
                         self.server.reply(reply, time.clock.now());
                     }
                 }
@@ -356,7 +368,7 @@ impl Node {
             control.roll_if_full(&mut self.io, newer.as_deref().unwrap_or(&self.meta.image));
         }
         let has_grown = self.io.pool().is_short() && self.io.grow_pool();
-        self.refilled = self.shard.is_starved() && (has_grown || wanted > 0);
+        self.refilled = self.waits_for_memory() && (has_grown || wanted > 0);
         self.write_figures(now);
         if now >= self.next_disk_check {
             self.next_disk_check = now.plus_ms(DISK_CHECK_MS);

@@ -80,9 +80,20 @@ impl<T: Send> Sender<T> {
     }
 
     /// Values that can be pushed now.
-    pub fn free(&mut self) -> usize {
-        self.popped_seen = self.shared.popped.load(Ordering::Acquire);
+    fn free(&mut self) -> usize {
+        self.popped();
         self.room_seen()
+    }
+
+    /// Values pushed since the start. Wraps around.
+    pub fn pushed(&self) -> usize {
+        self.pushed
+    }
+
+    /// How many of them were popped.
+    pub fn popped(&mut self) -> usize {
+        self.popped_seen = self.shared.popped.load(Ordering::Acquire);
+        self.popped_seen
     }
 
     fn room_seen(&self) -> usize {

@@ -6,8 +6,8 @@ use crate::io::Waker;
 use crate::io::lane::{Receiver, Sender, lane};
 use crate::router::letter::Letter;
 
-/// Letters that need no credit and are no reply, on their way in one lane.
-const EXTRAS_MAX: usize = 16;
+/// Least number of letters without a credit that a lane has room for.
+const EXTRAS_MIN: usize = 16;
 
 /// How the lanes of a mesh are made. The same for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +37,16 @@ impl Lanes {
         Lanes { credits, bytes_max, planted: None }
     }
 
-    /// Room for the requests of one side, the replies to those of the other, and extras.
+    /// Letters that need no credit and return none, on their way in one lane.
+    pub(super) fn extras(self) -> usize {
+        self.credits.max(EXTRAS_MIN)
+    }
+
+    /// Room for the requests of one side, the credits returned to the other, and extras.
     fn capacity(self) -> usize {
         match self.planted {
             Some(Planted::NoRoomForReplies) => self.credits,
-            _ => 2 * self.credits + EXTRAS_MAX,
+            _ => 2 * self.credits + self.extras(),
         }
     }
 }

@@ -12,13 +12,21 @@ use crate::base::ids::{PartitionKey, ShardId};
 use crate::io::{Mono, Socket, SocketAddr};
 use crate::wire::frame::FrameSplitter;
 
+/// Frames up to this size cross uncounted: as many as there are credits are little memory.
+const FRAME_BYTES_LIGHT: usize = 16 * 1024;
+
 /// One entry of a lane. Small: what is large stands behind a pointer.
 pub enum Letter {
     /// A request to the owner of its partitions; answered by one reply.
     Ask(Box<Parcel>),
     /// A request that only the controller's shard can answer; answered by one reply with a frame.
     Control(Box<ControlFrame>),
+    /// The answer to a request, with its credit.
     Reply(Box<Reply>),
+    /// A poll waits at the sender for news, however long that takes. Its credit comes back ahead of its answer.
+    Waits,
+    /// The answer to such a poll.
+    News(Box<Reply>),
     /// The long polls of this connection should be answered with what there is.
     Hurry(Origin),
     /// A connection that shall live on the receiver's shard from now on.
@@ -26,17 +34,18 @@ pub enum Letter {
 }
 
 impl Letter {
-    /// Record bytes that it brings.
-    pub fn record_bytes(&self) -> usize {
+    /// Bytes that it brings and that are counted: those of records, and of frames that are large.
+    pub fn bytes(&self) -> usize {
         match self {
             Letter::Ask(parcel) => parcel.bytes(),
+            Letter::Control(control) if control.frame.len() > FRAME_BYTES_LIGHT => control.frame.len(),
             _ => 0,
         }
     }
 
-    /// It brings no records.
+    /// It brings nothing that is counted.
     pub fn is_light(&self) -> bool {
-        self.record_bytes() == 0
+        self.bytes() == 0
     }
 }
 

@@ -1,27 +1,30 @@
 //! One shard's end of the lanes to all others, and the requests of its connections that other shards work on.
 //!
 //! # Bounds
-//! A shard has at most `credits` requests unanswered at one other shard. A lane holds that many requests of its sender, as many replies
-//! to the requests of its receiver, and some extras (hurries, connections that move): so a reply always finds room, and two full lanes cannot wait for each other. What
+//! A shard has at most `credits` requests in work at one other shard. A lane holds that many requests of its sender, as many credits
+//! returned to its receiver, and some extras: so a reply always finds room, and two full lanes cannot wait for each other. What
 //! finds no credit waits here, in order, and its connection is not parsed any further ([`Router::holds_back`]): one request for each
 //! connection at most, so that the peer's socket is the queue.
-//! Record bytes are credited beside the number: those that one other shard has not answered stay below `bytes_max`, or are one request's.
-//! What brings no records goes past a request that waits for bytes. Frames for the controller are not counted: they are small, and
-//! those that wait for other members of a group wait long.
+//! Bytes are credited beside the number: those of records and of large frames that one other shard has not answered stay below
+//! `bytes_max`, or are one request's. What brings none goes past a request that waits for bytes.
+//! Extras are hurries, connections that move, and news for polls that waited: they wait here until those before them were popped, one
+//! hurry for each connection, one move for each, and news for each poll, of which a connection has one at a time.
 //!
 //! # Non-obvious
-//! - Each request that crossed brings exactly one reply back, whatever became of its connection: credits return with replies.
+//! - Each request that crossed brings exactly one credit back, whatever became of its connection: with its reply, or ahead of it when it
+//!   is a poll that begins to wait. Idle consumers so hold nothing that others need.
 //! - A reply that comes after its request was answered without it only returns the credit.
 //! - Letters are popped a bounded number per turn; a produce that its owner has no staging memory for waits at the owner, and
 //!   everything of that sender behind it, replies excepted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use super::divide::{Share, divide, only_owner, patience_ms};
 use super::gather::{Answers, Gather, Kind, Leg, Progress};
 use super::lanes::{Link, Planted};
 use super::letter::{ControlFrame, Handover, Letter, Origin, Parcel};
 use super::message::{Message, Reply, Ticket};
+use super::peer::{Peer, ticket_of};
 use crate::base::ids::{PartitionKey, ShardId};
 use crate::base::limits::LETTERS_PER_TURN_MAX;
 use crate::base::metrics::Stamps;
@@ -56,25 +59,6 @@ pub struct Hops {
     pub controls_total: u64,
 }
 
-struct Peer {
-    link: Link,
-    /// Requests that may still be sent before a reply comes.
-    credits: usize,
-    /// Record bytes of the requests that were sent and not answered, and of each of them that brought any.
-    bytes: usize,
-    bytes_of: BTreeMap<Ticket, usize>,
-    /// Requests without a credit, oldest first.
-    waiting: VecDeque<Letter>,
-    /// How many of those bring no records.
-    waiting_light: usize,
-    hurries: VecDeque<Origin>,
-    /// Connections that go to live there.
-    moves: VecDeque<Box<Handover>>,
-    /// Requests of that shard that wait for staging memory here.
-    deferred: VecDeque<Box<Parcel>>,
-    rings: bool,
-}
-
 pub struct Router {
     me: ShardId,
     planted: Option<Planted>,
@@ -95,31 +79,11 @@ impl Router {
     /// With no links: the only shard there is.
     pub fn new(me: ShardId, links: Vec<Link>) -> Router {
         let planted = links.first().and_then(|link| link.lanes.planted);
-        let peer = |link: Link| {
-            let credits = link.lanes.credits;
-            let (waiting, hurries, moves, deferred) = Default::default();
-            let (bytes, bytes_of, waiting_light, rings) = Default::default();
-            let peer = link.peer;
-            (
-                peer,
-                Peer {
-                    link,
-                    credits,
-                    bytes,
-                    bytes_of,
-                    waiting,
-                    waiting_light,
-                    hurries,
-                    moves,
-                    deferred,
-                    rings,
-                },
-            )
-        };
+        let peers = links.into_iter().map(|link| (link.peer, Peer::new(link))).collect();
         Router {
             me,
             planted,
-            peers: links.into_iter().map(peer).collect(),
+            peers,
             gathers: BTreeMap::new(),
             held_back: BTreeMap::new(),
             arrived: Vec::new(),
@@ -228,7 +192,7 @@ impl Router {
     /// Sends a connection to the shard that it shall live on.
     pub fn hand_over(&mut self, to: ShardId, moved: Handover) {
         if let Some(peer) = self.peers.get_mut(&to) {
-            peer.moves.push_back(Box::new(moved));
+            peer.extras.push_back(Letter::Adopt(Box::new(moved)));
         }
     }
 
@@ -275,9 +239,21 @@ impl Router {
             return if self.gathers.is_empty() { Some(reply) } else { self.take(self.me, reply) };
         }
         if let Some(peer) = self.peers.get_mut(&reply.ticket.shard) {
-            peer.push(Letter::Reply(Box::new(reply)));
+            if peer.polls.remove(&reply.ticket) {
+                peer.extras.push_back(Letter::News(Box::new(reply)));
+            } else {
+                peer.push(Letter::Reply(Box::new(reply)));
+            }
         }
         None
+    }
+
+    /// A poll of another shard begins to wait here.
+    pub fn wait_for_news(&mut self, ticket: Ticket) {
+        if let Some(peer) = self.peers.get_mut(&ticket.shard) {
+            peer.polls.insert(ticket);
+            peer.push(Letter::Waits);
+        }
     }
 
     /// The answer of another shard to one of our requests.
@@ -285,11 +261,23 @@ impl Router {
         let late = !self.gathers.contains_key(&reply.ticket);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.bytes -= peer.bytes_of.remove(&reply.ticket).unwrap_or(0);
-            if !(late && self.planted == Some(Planted::LateReplyKeepsCredit)) {
-                peer.credits += 1;
-            }
+        }
+        if !(late && self.planted == Some(Planted::LateReplyKeepsCredit)) {
+            self.credit(from);
+        }
+        self.take(from, reply)
+    }
+
+    /// A poll of ours waits at another shard.
+    pub fn credit(&mut self, from: ShardId) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.credits += 1;
         }
         self.send_waiting(from);
+    }
+
+    /// What a poll of ours that waited at another shard is answered with.
+    pub fn news(&mut self, from: ShardId, reply: Reply) -> Option<Reply> {
         self.take(from, reply)
     }
 
@@ -411,6 +399,16 @@ impl Router {
         }
     }
 
+    /// Requests of other shards wait here for staging memory.
+    pub fn is_starved(&self) -> bool {
+        self.peers.values().any(|peer| !peer.deferred.is_empty())
+    }
+
+    /// Something waits for room in a lane, which nobody announces.
+    pub fn waits_for_room(&self) -> bool {
+        self.peers.values().any(|peer| !(peer.hurries.is_empty() && peer.extras.is_empty()))
+    }
+
     pub fn is_deferring(&self, from: ShardId) -> bool {
         self.peers.get(&from).is_some_and(|peer| !peer.deferred.is_empty())
     }
@@ -478,101 +476,6 @@ impl Router {
 
     pub fn next_deadline(&self) -> Option<Mono> {
         (!self.gathers.is_empty()).then_some(self.next_sweep)
-    }
-}
-
-impl Peer {
-    /// A new request may be sent at once: overtaking others only where those wait for bytes and it brings none.
-    fn takes(&self, letter: &Letter) -> bool {
-        let first = if letter.is_light() { self.waiting_light == 0 } else { self.waiting.is_empty() };
-        first && self.credits > 0 && self.has_room(letter)
-    }
-
-    fn has_room(&self, letter: &Letter) -> bool {
-        let bytes = letter.record_bytes();
-        bytes == 0 || self.bytes == 0 || self.bytes + bytes <= self.link.lanes.bytes_max
-    }
-
-    fn wait(&mut self, letter: Letter) {
-        self.waiting_light += usize::from(letter.is_light());
-        self.waiting.push_back(letter);
-    }
-
-    /// The oldest waiting request that may be sent now. Behind one that waits for bytes only those that bring none: a smaller one must
-    /// not take the room that a larger one waits for.
-    fn next_waiting(&mut self) -> Option<Letter> {
-        let has_room = self.credits > 0 && self.has_room(self.waiting.front()?);
-        let at = match (has_room, self.credits > 0 && self.waiting_light > 0) {
-            (true, _) => 0,
-            (false, true) => self.waiting.iter().position(Letter::is_light)?,
-            (false, false) => return None,
-        };
-        let letter = self.waiting.remove(at)?;
-        self.waiting_light -= usize::from(letter.is_light());
-        Some(letter)
-    }
-
-    fn keep_waiting(&mut self, keep: impl FnMut(&Letter) -> bool) {
-        self.waiting.retain(keep);
-        self.waiting_light = self.waiting.iter().filter(|letter| letter.is_light()).count();
-    }
-
-    /// Sends a request, for a credit.
-    fn send(&mut self, letter: Letter) {
-        self.credits -= 1;
-        let bytes = letter.record_bytes();
-        if let Some(ticket) = ticket_of(&letter).filter(|_| bytes > 0) {
-            self.bytes += bytes;
-            self.bytes_of.insert(ticket, bytes);
-        }
-        self.push(letter);
-    }
-
-    fn push(&mut self, letter: Letter) {
-        self.rings = true;
-        let full = self.link.out.push(letter).is_err();
-        assert!(!full, "a lane has room for every request with a credit and every reply");
-    }
-
-    /// Overtakes nothing: a request that still waits here is changed instead.
-    fn hurry(&mut self, ticket: Ticket) {
-        for letter in &mut self.waiting {
-            if let Letter::Ask(parcel) = letter
-                && let Parcel::Fetch(fetch) = &mut **parcel
-                && fetch.ticket == ticket
-            {
-                fetch.at_once = true;
-                return;
-            }
-        }
-        let origin = Origin::from(ticket);
-        if !self.hurries.contains(&origin) {
-            self.hurries.push_back(origin);
-        }
-    }
-
-    /// Sends what has no credit and no reply, as far as the lane has room besides those.
-    /// Returns how many hurries were among it.
-    fn send_extras(&mut self) -> u64 {
-        let mut hurries = 0;
-        let reserved = 2 * self.link.lanes.credits;
-        while !(self.hurries.is_empty() && self.moves.is_empty()) && self.link.out.free() > reserved {
-            if let Some(origin) = self.hurries.pop_front() {
-                hurries += 1;
-                self.push(Letter::Hurry(origin));
-            } else if let Some(moved) = self.moves.pop_front() {
-                self.push(Letter::Adopt(moved));
-            }
-        }
-        hurries
-    }
-}
-
-fn ticket_of(letter: &Letter) -> Option<Ticket> {
-    match letter {
-        Letter::Ask(parcel) => Some(parcel.ticket()),
-        Letter::Control(control) => Some(control.ticket),
-        Letter::Reply(_) | Letter::Hurry(_) | Letter::Adopt(_) => None,
     }
 }
 

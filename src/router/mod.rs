@@ -11,6 +11,7 @@ pub mod lanes;
 pub mod letter;
 pub mod mesh;
 pub mod message;
+mod peer;
 
 #[cfg(test)]
 mod tests;

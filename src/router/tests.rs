@@ -236,11 +236,20 @@ impl Pair {
     fn answer(&mut self, ticket: Ticket, body: ReplyBody) -> Vec<Reply> {
         let reply = Reply { ticket, body, stamps: Stamps::default() };
         assert!(self.other.settle(reply).is_none(), "not a request of its own");
+        self.answers()
+    }
+
+    fn answers(&mut self) -> Vec<Reply> {
+        self.other.ring(&mut self.ios[1]);
         self.me.receive();
         let mut answers = Vec::new();
         for (from, letter) in self.me.take_arrived() {
-            let Letter::Reply(reply) = letter else { panic!("only replies are on their way") };
-            answers.extend(self.me.answered(from, *reply));
+            match letter {
+                Letter::Reply(reply) => answers.extend(self.me.answered(from, *reply)),
+                Letter::News(reply) => answers.extend(self.me.news(from, *reply)),
+                Letter::Waits => self.me.credit(from),
+                _ => panic!("only replies are on their way"),
+            }
         }
         answers
     }
@@ -401,6 +410,82 @@ fn a_request_that_still_waits_is_hurried_where_it_is() {
     let letters = pair.arrived();
     let [Letter::Ask(parcel)] = &letters[..] else { panic!("one request") };
     assert!(matches!(&**parcel, Parcel::Fetch(fetch) if fetch.at_once));
+}
+
+// With as many idle consumers as credits nothing else crossed until one of their polls ended.
+#[test]
+fn polls_that_wait_keep_no_credit() {
+    let mut pair = Pair::new(lanes(1));
+    let news = || ReplyBody::Fetch([records(10)].into_iter().collect());
+    for conn in 0..100 {
+        pair.route(fetch(ticket(conn, 0), &[1], 1, 100));
+        assert_eq!(pair.asked(), [ticket(conn, 0)]);
+        pair.other.wait_for_news(ticket(conn, 0));
+        assert!(pair.answers().is_empty(), "the poll waits");
+        assert!(!pair.me.holds_back(conn));
+    }
+    assert_eq!(pair.me.in_flight(), 100);
+    pair.route(questions(ticket(100, 0), &[1]));
+    assert_eq!(pair.asked(), [ticket(100, 0)]);
+    // All at once: more news than the lane has room for, and the answer that has a place of its own.
+    for conn in 0..100 {
+        let reply = Reply { ticket: ticket(conn, 0), body: news(), stamps: Stamps::default() };
+        assert!(pair.other.settle(reply).is_none());
+    }
+    let mut answered = pair.answer(ticket(100, 0), known(3));
+    assert_eq!(answered[0].ticket, ticket(100, 0));
+    assert!(answered.len() < 100 && pair.other.waits_for_room());
+    while pair.other.waits_for_room() {
+        answered.extend(pair.answers());
+    }
+    assert_eq!((answered.len(), pair.me.in_flight()), (101, 0));
+    pair.route(questions(ticket(7, 1), &[1]));
+    pair.route(questions(ticket(8, 1), &[1]));
+    assert_eq!(
+        (pair.asked(), pair.me.holds_back(8)),
+        (vec![ticket(7, 1)], true),
+        "there is still one credit"
+    );
+}
+
+// An answer to a poll that nobody wants any more gave its credit back a second time.
+#[test]
+fn news_for_a_connection_that_is_gone_go_to_nobody() {
+    let mut pair = Pair::new(lanes(1));
+    pair.route(fetch(ticket(7, 0), &[1], 1, 100));
+    assert_eq!(pair.asked(), [ticket(7, 0)]);
+    pair.other.wait_for_news(ticket(7, 0));
+    pair.me.forget(7, 1);
+    assert!(matches!(pair.arrived()[..], [Letter::Hurry(_)]));
+    assert!(pair.answer(ticket(7, 0), ReplyBody::Fetch([records(0)].into_iter().collect())).is_empty());
+    pair.route(questions(ticket(7, 1), &[1]));
+    pair.route(questions(ticket(8, 1), &[1]));
+    assert_eq!((pair.asked(), pair.me.holds_back(8)), (vec![ticket(7, 1)], true));
+}
+
+// Connections that moved and hurries left only while fewer than 16 letters lay in the lane.
+#[test]
+fn extras_leave_beside_a_lane_full_of_requests() {
+    let mut pair = Pair::new(lanes(64));
+    for conn in 0..64 {
+        pair.route(fetch(ticket(conn, 0), &[1], 1, 100));
+    }
+    (0..64).for_each(|conn| pair.me.hurry(conn, 1));
+    let hurries = |letters: Vec<Letter>| letters.iter().filter(|l| matches!(l, Letter::Hurry(_))).count();
+    assert_eq!((hurries(pair.arrived()), pair.me.waits_for_room()), (64, false));
+}
+
+#[test]
+fn large_frames_for_the_controller_count_as_records_do() {
+    let mut pair = Pair::new(Lanes { bytes_max: 100_000, ..lanes(9) });
+    for conn in 0..4 {
+        pair.me.send_control(OTHER, ticket(conn, 0), &vec![0; 60_000], START);
+    }
+    pair.me.send_control(OTHER, ticket(4, 0), &[0; 100], START);
+    let held_back = [0, 1, 2, 3, 4].map(|conn| pair.me.holds_back(conn));
+    assert_eq!(held_back, [false, true, true, true, false]);
+    assert_eq!(pair.answer(ticket(0, 0), ReplyBody::Frame(None)).len(), 1);
+    assert!(!pair.me.holds_back(1) && pair.me.holds_back(2));
 }
 
 /// Both directions full of requests: the replies to all of them still fit.

@@ -118,6 +118,14 @@ impl Budget {
         true
     }
 
+    /// Takes note of what a connection brings from the shard where it lived.
+    pub fn adopt(&mut self, at: usize, conn: &mut Connection) {
+        self.settle(at, conn);
+        let bytes: u64 = conn.inbox.iter().map(|chunk| (chunk.buf.len() - chunk.at) as u64).sum();
+        self.inboxes += bytes;
+        conn.inbox_charged += bytes;
+    }
+
     /// Whether the connection's inbox may grow while it waits.
     pub fn may_listen(&self, conn: &Connection) -> bool {
         let waiting: usize = conn.inbox.iter().map(|chunk| chunk.buf.len() - chunk.at).sum();

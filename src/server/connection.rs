@@ -32,10 +32,6 @@ pub enum Phase {
     Moving,
 }
 
-/// What a waiting request of one partition takes, in the server and in its shard together, its two stamp vectors included; and no less
-/// than each further partition of it.
-const WAITING_PART_BYTES: u64 = 640;
-
 /// A request's place in the queue of responses.
 pub enum Slot {
     Waiting(Pending, Stamps),
@@ -51,7 +47,7 @@ impl Slot {
     /// Memory that it stands for.
     fn bytes_held(&self) -> u64 {
         match self {
-            Slot::Waiting(pending, _) => pending.parts() as u64 * WAITING_PART_BYTES,
+            Slot::Waiting(pending, _) => pending.bytes_held(),
             Slot::Ready(parts, _) => parts.iter().map(|part| part.as_slice().len() as u64).sum(),
             Slot::Silent | Slot::Close => 0,
         }
@@ -153,11 +149,6 @@ impl Connection {
             send_since: now,
             frame_since: None,
         }
-    }
-
-    /// Requests that are not answered yet, sends in flight not counted.
-    pub fn queue_len(&self) -> usize {
-        self.queue.len()
     }
 
     pub fn owes_nothing(&self) -> bool {

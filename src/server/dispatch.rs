@@ -98,7 +98,7 @@ fn one_frame(
         Handled::Wait(pending) => Ok(Slot::Waiting(pending, *stamps)),
         Handled::Forward => {
             on.router.send_control(CONTROLLER, ticket, frame, on.cx.now);
-            Ok(Slot::Waiting(Pending::Control, *stamps))
+            Ok(Slot::Waiting(Pending::Control(frame.len()), *stamps))
         }
         Handled::Encoded(encoded) if encoded.close => Err(Close),
         Handled::Encoded(encoded) => Ok(match encoded.parts {

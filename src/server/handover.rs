@@ -158,6 +158,7 @@ impl Server {
             at: 0,
             received,
         }));
+        self.budget.adopt(at, conn);
         // All shards have one quota, and what moves was counted by it.
         conn.counted = true;
         self.adopted_total += 1;

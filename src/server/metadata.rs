@@ -116,7 +116,7 @@ impl Metadata {
             return Handled::Encoded(Encoded::bytes(bytes));
         }
         self.parked.push_back((after, Answer { ticket, bytes }));
-        Handled::Wait(Pending::Control)
+        Handled::Wait(Pending::Control(0))
     }
 
     fn durable_through(&self) -> u64 {

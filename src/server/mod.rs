@@ -99,6 +99,8 @@ pub struct Server {
     /// Connections that have something to send, or whose inbox should be looked at again.
     ready: Vec<usize>,
     stalled: Vec<usize>,
+    /// Some of them wait for memory of the shard.
+    wants_memory: bool,
     starved: Starved,
     ops: Vec<(Op, Token)>,
     scratch: Scratch,
@@ -127,6 +129,7 @@ impl Server {
             listeners: Vec::new(),
             ready: Vec::new(),
             stalled: Vec::new(),
+            wants_memory: false,
             starved: Starved::default(),
             ops: Vec::new(),
             scratch: Scratch::default(),
@@ -182,6 +185,7 @@ impl Server {
     /// Takes the answers that the shard has by now: those to our own connections into their places, the others onto their way.
     pub fn collect(&mut self, on: &mut On<'_>) {
         let (shard, router) = (&mut *on.shard, &mut *on.router);
+        shard.take_polls().for_each(|poll| router.wait_for_news(poll));
         let mut replies = shard.take_replies();
         if replies.len() == 0 {
             return;
@@ -237,6 +241,7 @@ impl Server {
 
     /// Once per turn, behind all replies: inboxes that may go on, sends, timeouts.
     pub fn turn(&mut self, on: &mut On<'_>) {
+        self.wants_memory = false;
         for at in std::mem::take(&mut self.stalled) {
             if self.connections.get(at).is_some_and(|c| c.stalled) {
                 self.connections[at].stalled = false;
@@ -269,6 +274,11 @@ impl Server {
     /// True if the next turn has something to do without any completion.
     pub fn has_work(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// Requests wait in their connections until the shard has memory for them.
+    pub fn is_starved(&self) -> bool {
+        self.wants_memory
     }
 
     pub fn next_deadline(&self) -> Option<Mono> {
@@ -377,6 +387,7 @@ impl Server {
             if !on.shard.room_for(wanted, &mut on.cx) {
                 // Copied as long as that may be: the receive buffers are everybody's.
                 self.budget.keep_inbox(conn);
+                self.wants_memory = true;
                 self.stall(at);
                 return self.cancel_recv(at);
             }

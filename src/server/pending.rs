@@ -7,14 +7,18 @@ use crate::router::message::ReplyBody;
 use super::buffers::Buffers;
 use super::handlers::{delete_records, fetch, list_offsets, offset_for_leader_epoch, produce};
 
+/// What a waiting request of one partition takes, in the server and in its shard together, its two stamp vectors included; and no less
+/// than each further partition of it.
+const WAITING_PART_BYTES: u64 = 640;
+
 pub enum Pending {
     Produce(produce::Waiting),
     Fetch(fetch::Waiting),
     ListOffsets(list_offsets::Waiting),
     EpochEnds(offset_for_leader_epoch::Waiting),
     DeleteRecords(delete_records::Waiting),
-    /// Waits for the controller, which answers with whole frames.
-    Control,
+    /// Waits for the controller, which answers with whole frames. Bytes of the frame that was copied for another shard.
+    Control(usize),
 }
 
 /// A response, ready to be sent.
@@ -46,15 +50,21 @@ impl Encoded {
 }
 
 impl Pending {
+    /// Memory that it stands for.
+    pub fn bytes_held(&self) -> u64 {
+        let frame = if let Pending::Control(bytes) = self { *bytes as u64 } else { 0 };
+        frame + self.parts() as u64 * WAITING_PART_BYTES
+    }
+
     /// Partitions that it waits for.
-    pub fn parts(&self) -> usize {
+    fn parts(&self) -> usize {
         match self {
             Pending::Produce(waiting) => waiting.parts(),
             Pending::Fetch(waiting) => waiting.parts(),
             Pending::ListOffsets(waiting) => waiting.parts(),
             Pending::EpochEnds(waiting) => waiting.parts(),
             Pending::DeleteRecords(waiting) => waiting.parts(),
-            Pending::Control => 1,
+            Pending::Control(_) => 1,
         }
     }
 
@@ -68,7 +78,7 @@ impl Pending {
                 waiting.answer(&outcomes)
             }
             // The controller's shard refused the frame: as its own connection would, this one closes.
-            (Pending::Control, ReplyBody::Frame(_)) => Encoded::failed(),
+            (Pending::Control(_), ReplyBody::Frame(_)) => Encoded::failed(),
             _ => {
                 debug_assert!(false, "a reply of another kind than its request");
                 Encoded::failed()

@@ -129,7 +129,7 @@ impl Shard {
         let (max_bytes, read_committed) = (state.fetch.max_bytes, state.fetch.read_committed);
         let enough = state.fetch.min_bytes.max(0) as usize;
         let (at_once, deadline) = (state.fetch.at_once || parts.is_empty(), state.deadline);
-        let look = self.look(&parts, max_bytes, read_committed, cx);
+        let look = self.look(&parts, max_bytes, read_committed);
         // A file is open within a moment: an empty answer would only make the client ask again.
         let opening = look.opening && look.bytes == 0 && !look.urgent;
         let has_enough = look.bytes >= enough || look.cut_short;
@@ -158,13 +158,7 @@ impl Shard {
         self.read_cold(id, look.cold, over, cx);
     }
 
-    fn look(
-        &mut self,
-        parts: &Few<FetchPart>,
-        max_bytes: i32,
-        read_committed: bool,
-        cx: &mut Cx<'_>,
-    ) -> Look {
+    fn look(&mut self, parts: &Few<FetchPart>, max_bytes: i32, read_committed: bool) -> Look {
         let mut look = Look {
             outcomes: Few::with_capacity(parts.len()),
             cold: Vec::new(),
@@ -175,7 +169,7 @@ impl Shard {
         };
         for (i, part) in parts.iter().enumerate() {
             let left = (max_bytes.max(0) as usize).saturating_sub(look.bytes);
-            let outcome = match self.look_at(part, left as u32, look.bytes == 0, read_committed, cx) {
+            let outcome = match self.look_at(part, left as u32, look.bytes == 0, read_committed) {
                 Err(error) => {
                     look.urgent = true;
                     FetchOutcome::refused(error)
@@ -206,7 +200,6 @@ impl Shard {
         bytes_left: u32,
         at_least_one: bool,
         read_committed: bool,
-        _cx: &mut Cx<'_>,
     ) -> Result<(FetchOutcome, Planned), Refused> {
         let (slot, bounds) = self.current(&part.key, part.current_epoch)?;
         let mut outcome = FetchOutcome {
@@ -267,7 +260,11 @@ impl Shard {
             *listed = Some(Listed { log, at: fetches.len() });
             fetches.push(FetchWaiter { id, part });
         }
+        let ticket = fetch.ticket;
         if first {
+            if ticket.shard != self.id {
+                self.polls.push(ticket);
+            }
             self.look_again(id, deadline);
         }
     }

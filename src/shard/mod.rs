@@ -84,6 +84,8 @@ pub struct Shard {
     /// Produce that found no memory, in the order of arrival. Later ones wait behind it.
     kept: VecDeque<Kept>,
     replies: Vec<Reply>,
+    /// Polls of other shards that began to wait for news.
+    polls: Vec<Ticket>,
     /// Of the produce request at hand.
     waits: Vec<Wait>,
     /// Fetches to look at behind the events at hand.
@@ -124,6 +126,7 @@ impl Shard {
             starved: VecDeque::new(),
             kept: VecDeque::new(),
             replies: Vec::new(),
+            polls: Vec::new(),
             waits: Vec::new(),
             woken: Vec::new(),
             ops: Vec::new(),
@@ -251,6 +254,11 @@ impl Shard {
 
     pub fn take_replies(&mut self) -> std::vec::Drain<'_, Reply> {
         self.replies.drain(..)
+    }
+
+    /// Polls of other shards that began to wait for news, each once. To be taken ahead of the replies.
+    pub fn take_polls(&mut self) -> std::vec::Drain<'_, Ticket> {
+        self.polls.drain(..)
     }
 
     pub fn take_notices(&mut self) -> Vec<Notice> {

@@ -52,7 +52,7 @@ enum Direction {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// Lies in the chunk that was fed.
-    InPlace(&'a mut [u8]),
+    InPlace(&'a [u8]),
     /// Was assembled. A caller that must keep it takes the vector (`mem::take`) instead of copying.
     Assembled(&'a mut Vec<u8>),
 }
@@ -60,14 +60,6 @@ pub enum Frame<'a> {
 impl Frame<'_> {
     /// The frame's bytes, from the header on.
     pub fn bytes(&self) -> &[u8] {
-        match self {
-            Frame::InPlace(bytes) => bytes,
-            Frame::Assembled(bytes) => bytes,
-        }
-    }
-
-    /// The frame's bytes, to be stamped.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Frame::InPlace(bytes) => bytes,
             Frame::Assembled(bytes) => bytes,
@@ -97,11 +89,6 @@ impl FrameSplitter {
             assembly: Vec::default(),
             yielded: false,
         }
-    }
-
-    /// Changes the cap, for frames that begin from now on: after authentication it grows.
-    pub fn set_bytes_max(&mut self, bytes_max: usize) {
-        self.bytes_max = bytes_max.min(FRAME_BYTES_MAX);
     }
 
     /// Bytes of an unfinished frame that are held here, its length prefix included.

@@ -16,6 +16,7 @@ mod loopfs;
 mod many;
 mod moving;
 mod pipeline;
+mod polls;
 mod powerloss;
 mod recovery;
 mod runtime;
