@@ -183,12 +183,15 @@ impl Epoll {
     }
 
     /// Begins what was pushed, sleeps if nothing is at hand, and moves completions to `ready`. Who waits for one of its own has none
-    /// `at_hand`, whatever has piled up in `ready`; sockets that may run do not while that is a turn's worth.
+    /// `at_hand`, whatever has piled up in `ready`; what ends as it begins comes on top, and puts off that sleep by one step. Sockets that
+    /// may run do not while `ready` is a turn's worth.
     fn step(&mut self, wait: Wait, at_hand: usize) {
+        let before = self.ready.len();
         let mut queued = std::mem::take(&mut self.queued);
         queued.drain(..).for_each(|(op, owner)| self.begin(op, owner));
         self.queued = queued;
         self.workers.submit();
+        let at_hand = at_hand + (self.ready.len() - before);
         let runs = !self.runnable.is_empty() && self.ready.len() < COMPLETIONS_PER_TURN_MAX;
         let idle = at_hand == 0 && self.waited.is_none() && !runs;
         match wait {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::base::limits::ALIGN;
 use crate::io::linux::fault::Counted;
-use crate::io::{ListenMode, OpenMode, WriteSync};
+use crate::io::{ListenMode, OpenMode, SendChain, SendPart, WriteSync};
 
 const RECV_BUFFERS: u16 = 2;
 
@@ -150,4 +150,49 @@ fn planned_failures_strike_in_order() {
     assert_eq!(write().result, Ok(2 * ALIGN as u32));
     assert_eq!(epoll.wait(Op::Flush { file }).result, Err(Errno::NOSPC));
     assert_eq!(epoll.wait(Op::Flush { file }).result, Ok(0));
+}
+
+/// What one turn hands out, which must not have slept: its time is long beyond what any machine takes.
+fn one_turn(epoll: &mut Epoll) -> Vec<Done> {
+    let (until, mut out) = (epoll.now().plus_ms(10_000), Vec::new());
+    epoll.turn(Wait::Until(until), &mut out);
+    assert!(epoll.now() < until, "it slept with completions at hand: {out:?}");
+    out
+}
+
+#[test]
+fn what_a_call_has_ended_comes_with_its_turn() {
+    let mut epoll = driver();
+    let addr = listening(&mut epoll);
+    let (conn, _peer) = accepted(&mut epoll, addr);
+    epoll.push(Op::Recv { conn }, Token(1));
+    let mut out = Vec::new();
+    // The new connection can be written to, which ends a turn.
+    (0..5).for_each(|_| epoll.turn(Wait::Until(epoll.now().plus_ms(2)), &mut out));
+    assert!(out.is_empty(), "{out:?}");
+    let mut chain = SendChain::default();
+    chain.push(SendPart::Bytes(b"short".to_vec()));
+    epoll.push(Op::Send { conn, chain }, Token(2));
+    assert_eq!(one_turn(&mut epoll)[0].result, Ok(5));
+    epoll.push(Op::CancelRecv { conn }, Token(3));
+    assert_eq!(one_turn(&mut epoll).iter().map(|done| done.token.0).collect::<Vec<_>>(), [1, 3]);
+    epoll.push(Op::DetachConn { conn }, Token(4));
+    let Some(Payload::Detached(socket)) = one_turn(&mut epoll).pop().map(|done| done.payload) else {
+        panic!("not detached")
+    };
+    let conn = epoll.adopt(socket);
+    epoll.turn(Wait::Until(epoll.now().plus_ms(2)), &mut out);
+    epoll.push(Op::CloseConn { conn }, Token(5));
+    assert_eq!(one_turn(&mut epoll)[0].result, Ok(0));
+}
+
+#[test]
+fn a_planned_failure_comes_with_its_turn() {
+    let scratch = Scratch::new("fault-turn");
+    let mut epoll = driver();
+    let file = scratch.open(&mut epoll);
+    epoll.turn(Wait::Until(epoll.now().plus_ms(2)), &mut Vec::new());
+    epoll.inject(FaultPlan::new().strike(Counted::Flushes, 0, Fault::Fails(Errno::IO)));
+    epoll.push(Op::Flush { file }, Token(1));
+    assert_eq!(one_turn(&mut epoll)[0].result, Err(Errno::IO));
 }

@@ -248,10 +248,13 @@ impl Uring {
     }
 
     /// Submits, sleeps if nothing is at hand, and moves completions to `ready`: as many as fill a turn that has `at_hand` of them. Who waits
-    /// for one of its own has none at hand, whatever has piled up in `ready`.
+    /// for one of its own has none at hand, whatever has piled up in `ready`; what plain calls end comes on top, and puts off that sleep, or
+    /// what the ring has, by one step.
     fn step(&mut self, wait: Wait, at_hand: usize) {
         self.recv.give_back();
+        let before = self.ready.len();
         self.make_plain_calls();
+        let at_hand = at_hand + (self.ready.len() - before);
         let idle = at_hand == 0 && self.waited.is_none() && !self.ring.has_completions();
         match wait {
             Wait::Forever if idle => self.sleep(None),

@@ -240,6 +240,27 @@ fn completions_beyond_the_queue_are_not_lost() {
 }
 
 #[test]
+fn truncations_by_call_come_with_their_turn() {
+    const OPS: usize = 3 * COMPLETIONS_PER_TURN_MAX;
+    let Some(mut rig) = rig("truncations_by_call_come_with_their_turn", Uring::new(small())) else { return };
+    rig.uring.probe.ftruncate = false;
+    let file = rig.create("data");
+    rig.uring.push(Op::Truncate { file, len: 3 * ALIGN as u64 }, Token(1));
+    let mut out = Vec::new();
+    // Long beyond what any machine takes.
+    let until = rig.uring.now().plus_ms(10_000);
+    rig.uring.turn(Wait::Until(until), &mut out);
+    assert!(rig.uring.now() < until, "it slept with completions at hand: {out:?}");
+    assert_eq!(out.pop().map(|done| (done.token, done.result)), Some((Token(1), Ok(0))));
+    assert_eq!(fs::metadata(rig.dir.join("data")).expect("is there").len(), 3 * ALIGN as u64);
+    // More of them than fill a turn do not keep a wait from its own.
+    (0..OPS).for_each(|i| rig.uring.push(Op::Truncate { file, len: 0 }, Token(i as u64)));
+    assert_eq!(rig.uring.wait(Op::Flush { file }).result, Ok(0));
+    (0..OPS).step_by(COMPLETIONS_PER_TURN_MAX).for_each(|_| rig.uring.turn(Wait::No, &mut out));
+    assert_eq!(out.len(), OPS);
+}
+
+#[test]
 fn planned_faults_strike_where_they_should() {
     let Some(mut rig) = rig("planned_faults_strike_where_they_should", Uring::new(small())) else { return };
     let file = rig.create("data");

@@ -2,6 +2,7 @@
 
 use corelog::base::limits::COMPLETIONS_PER_TURN_MAX;
 
+use super::net::{Link, bytes, chain};
 use super::*;
 
 pub fn five_hundred_operations_are_in_flight(world: &mut dyn World) {
@@ -67,6 +68,41 @@ pub fn a_turn_wakes_for_a_completion(world: &mut dyn World) {
     assert_eq!((out[0].token, out[0].result), (Token(7), Ok(0)));
 }
 
+// A driver that had looked for completions before it made the calls of the turn slept on what those had ended.
+pub fn a_turn_does_not_sleep_on_what_ends_at_once(world: &mut dyn World) {
+    let rig = Rig::new(world);
+    let Link { rig, conn: first, peer: _first } = Link::on(world, rig);
+    let Link { mut rig, conn: second, peer: _second } = Link::on(world, rig);
+    let recv = rig.push(Op::Recv { conn: first });
+    // What else there is to tell of new connections would end a turn as well.
+    (0..5).for_each(|_| rig.turn(2));
+    ends_before_its_time(&mut rig, Op::Send { conn: first, chain: chain([bytes(b"short")]) });
+    ends_before_its_time(&mut rig, Op::Send { conn: first, chain: SendChain::default() });
+    ends_before_its_time(&mut rig, Op::CancelRecv { conn: first });
+    assert_eq!(rig.next(recv).result, Err(Errno::CANCELED));
+    ends_before_its_time(&mut rig, Op::CancelRecv { conn: first });
+    ends_before_its_time(&mut rig, Op::DetachConn { conn: first });
+    rig.push(Op::Recv { conn: second });
+    rig.turn(2);
+    ends_before_its_time(&mut rig, Op::CloseConn { conn: second });
+}
+
+/// An operation may take its driver several turns, but none that sleeps until its time: that is long beyond what any machine takes.
+fn ends_before_its_time(rig: &mut Rig, op: Op) {
+    const SLEEP_MS: u64 = 10_000;
+    let what = format!("{op:?}");
+    let (token, start) = (rig.push(op), rig.io.now());
+    let done = loop {
+        if let Some(done) = rig.take(token) {
+            break done;
+        }
+        assert!(rig.io.now().since_ms(start) < SLEEP_MS, "no completion: {what}");
+        rig.turn(SLEEP_MS);
+    };
+    assert!(done.result.is_ok() && !done.more, "{done:?}");
+    assert!(rig.io.now().since_ms(start) < SLEEP_MS, "a turn slept with the completion at hand: {what}");
+}
+
 pub fn waiting_for_one_keeps_the_others(world: &mut dyn World) {
     let dir = world.dir().to_path_buf();
     let mut rig = Rig::new(world);
@@ -91,6 +127,16 @@ pub fn waiting_for_one_outlasts_more_than_a_turns_completions(world: &mut dyn Wo
         assert_eq!((waited.result, waited.more), (Ok(0), false));
     }
     tokens.into_iter().for_each(|token| assert_eq!(rig.next(token).result, Err(Errno::NOENT)));
+}
+
+pub fn waiting_for_one_outlasts_what_ends_at_once(world: &mut dyn World) {
+    let path = world.dir().join("waited");
+    let rig = Rig::new(world);
+    let Link { mut rig, conn, peer: _peer } = Link::on(world, rig);
+    let tokens: Vec<Token> =
+        (0..3 * COMPLETIONS_PER_TURN_MAX).map(|_| rig.push(Op::CancelRecv { conn })).collect();
+    assert_eq!(rig.io.wait(Op::MakeDir { path }).result, Ok(0));
+    tokens.into_iter().for_each(|token| assert_eq!(rig.next(token).result, Ok(0)));
 }
 
 pub fn clocks_and_random_numbers_move(world: &mut dyn World) {
