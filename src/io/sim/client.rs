@@ -66,15 +66,6 @@ impl SimConn {
     pub fn reset(&self) {
         self.world.core().send_packet(self.conn, Side::Server, Packet::Reset);
     }
-
-    /// Holds up everything towards the broker (or towards this client) until it is switched off again.
-    pub fn partition_to_server(&self, on: bool) {
-        self.world.core().partition(self.conn, Side::Server, on);
-    }
-
-    pub fn partition_to_client(&self, on: bool) {
-        self.world.core().partition(self.conn, Side::Client, on);
-    }
 }
 
 impl Drop for SimConn {

@@ -44,8 +44,6 @@ pub struct Core {
     /// 4 KiB blocks under a write whose `Done` was not returned yet.
     pub busy: BTreeSet<(FileRef, u64)>,
     pub placed: Vec<Placed>,
-    /// What the next write suffers, silently.
-    pub astray: Option<Astray>,
     /// Something happened that the code outside the drivers may want to react to: turns return.
     pub attention: bool,
     pub wall_offset_ms: i64,
@@ -85,13 +83,6 @@ pub struct Placed {
     pub what: Injected,
 }
 
-/// A write that reports success and is not where it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Astray {
-    Lost,
-    Misdirected { by_bytes: i64 },
-}
-
 pub enum Event {
     FileOp {
         io: IoId,
@@ -113,10 +104,6 @@ pub enum Event {
         conn: u32,
         at: Side,
         packet: Packet,
-    },
-    Release {
-        conn: u32,
-        at: Side,
     },
     /// A wake-up arrives.
     Call {
@@ -141,7 +128,6 @@ impl Core {
             locks: BTreeMap::new(),
             busy: BTreeSet::new(),
             placed: Vec::new(),
-            astray: None,
             attention: false,
             wall_offset_ms: 0,
             verbose: std::env::var_os("SIM_LOG").is_some(),
@@ -228,7 +214,6 @@ impl Core {
             Event::Post { io, ready } => self.post(io, *ready),
             Event::Connect { conn } => self.connect_arrives(conn),
             Event::Arrive { conn, at, packet } => self.packet_arrives(conn, at, packet),
-            Event::Release { conn, at } => self.release(conn, at),
             Event::Call { io } => self.called(io),
             Event::Alarm => self.attention = true,
         }
@@ -244,9 +229,7 @@ impl Core {
     /// Forgets what was on its way: the machine lost its power. Alarms belong to the test and stay, and so does what travels
     /// towards clients on other machines.
     pub fn drop_events_of_machine(&mut self) {
-        self.events.retain(|_, event| {
-            matches!(event, Event::Alarm | Event::Arrive { at: Side::Client, .. } | Event::Release { .. })
-        });
+        self.events.retain(|_, event| matches!(event, Event::Alarm | Event::Arrive { at: Side::Client, .. }));
     }
 
     /// Files that writes of killed processes are still on their way to.

@@ -19,20 +19,20 @@ const NOTDIR: Errno = Errno(20);
 const ISDIR: Errno = Errno(21);
 const NOTEMPTY: Errno = Errno(39);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Disk {
     pub config: DiskConfig,
     nodes: BTreeMap<NodeId, Node>,
     next_node: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Node {
     File(File),
     Dir(Dir),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Dir {
     live: BTreeMap<String, NodeId>,
     flushed: BTreeMap<String, NodeId>,
@@ -40,7 +40,7 @@ struct Dir {
 }
 
 /// One change of one directory. A rename is two of them with one id: a crash keeps both or neither.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct EntryChange {
     id: u64,
     name: String,

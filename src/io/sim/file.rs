@@ -21,7 +21,7 @@ use super::rng::Rng;
 /// Order in which things were handed back to the layers above: what was returned at a smaller stamp had been seen.
 pub type Stamp = u64;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct File {
     pub live: Image,
     pub flushed: Image,
@@ -34,14 +34,14 @@ pub struct File {
     pending: Vec<Change>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Change {
     id: u64,
     what: What,
     state: State,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum What {
     Write {
         offset: u64,

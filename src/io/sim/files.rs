@@ -237,10 +237,9 @@ impl Core {
                 self.mark("write_short");
                 return Ok(kept as u32);
             }
-            None => {}
-        }
-        if !self.astray(at, change, offset, data) {
-            self.disks[at.disk].1.file_mut(at.node)?.land(change, len);
+            None => {
+                file.land(change, len);
+            }
         }
         if sync == WriteSync::Dsync {
             if let Some(Injected::Fails(errno)) = self.draw_fault(OpKind::Flush) {
@@ -258,21 +257,6 @@ impl Core {
             self.disks[at.disk].1.file_mut(at.node)?.flush_one(change);
         }
         Ok(len as u32)
-    }
-
-    /// A write that a test asked to be lost or to go to the wrong place. True if it did.
-    fn astray(&mut self, at: FileRef, change: u64, offset: u64, data: &[u8]) -> bool {
-        let state = &mut self.astray;
-        let Some(next) = state.take() else { return false };
-        let file = self.disks[at.disk].1.file_mut(at.node).expect("open files exist");
-        file.lose(change);
-        if let super::core::Astray::Misdirected { by_bytes } = next {
-            let offset = offset.saturating_add_signed(by_bytes);
-            file.begin_write(change, offset, data.into());
-            file.land(change, data.len());
-        }
-        self.mark("write_astray");
-        true
     }
 
     fn read(&mut self, file: FileRef, offset: u64, mut into: Block, at: u32, len: u32) -> Outcome {

@@ -25,7 +25,8 @@
 //!   at all. Changes of length, being journalled, survive up to some point.
 //! - *Kill* ([`World::kill`]): the live image stays. Each write in flight lands now, up to 20 s later - the successor may have the
 //!   file open by then - or never.
-//! - *Only on demand*, because no single machine can survive them, only notice them: lost and misdirected writes, rot.
+//! - *Only on demand*, because no single machine can survive them, only notice them: rot, and what a lost or misdirected
+//!   write leaves ([`World::overwrite`]).
 //!
 //! # The network
 //! Each direction of a connection is a pipe with a small buffer: a peer that does not read makes sends short, then
@@ -72,4 +73,4 @@ pub use driver::SimIo;
 pub use faults::{DiskConfig, Faults, Injected, OpKind};
 pub use rng::Rng;
 pub use sharing::{Bell, Detached, HeldLock, SharedSocket};
-pub use world::{DiskImages, World};
+pub use world::World;

@@ -94,8 +94,6 @@ pub struct Pipe {
     pub ended: bool,
     pub reset: bool,
     last_at: u64,
-    /// Partitioned: what arrives waits here.
-    held: Option<Vec<Packet>>,
 }
 
 impl Pipe {
@@ -108,7 +106,6 @@ impl Pipe {
             ended: false,
             reset: false,
             last_at: 0,
-            held: None,
         }
     }
 
@@ -538,10 +535,6 @@ impl Core {
             && !self.net.sockets.contains_key(&state.socket)
             && !self.net.detached.contains_key(&conn);
         let pipe = state.pipe(at);
-        if let Some(held) = &mut pipe.held {
-            held.push(packet);
-            return;
-        }
         match packet {
             Packet::Bytes(bytes) => {
                 pipe.in_transit -= bytes.len();
@@ -580,24 +573,6 @@ impl Core {
         let state = self.net.conns.get_mut(&conn).expect("caller has it");
         state.to_client.reset = true;
         self.serve_send(conn);
-    }
-
-    /// Starts or ends a one-way partition of one connection.
-    pub fn partition(&mut self, conn: u32, at: Side, on: bool) {
-        let Some(state) = self.net.conns.get_mut(&conn) else { return };
-        let pipe = state.pipe(at);
-        if on {
-            pipe.held.get_or_insert_default();
-            self.mark("net_partition");
-        } else if pipe.held.is_some() {
-            let now = self.now;
-            self.schedule(now, Event::Release { conn, at });
-        }
-    }
-
-    pub fn release(&mut self, conn: u32, at: Side) {
-        let held = self.net.conns.get_mut(&conn).and_then(|state| state.pipe(at).held.take());
-        held.into_iter().flatten().for_each(|packet| self.packet_arrives(conn, at, packet));
     }
 
     /// A driver ends in good order: its listeners close, its connections are shut down.

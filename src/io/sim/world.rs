@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::client::SimConn;
-use super::core::{Astray, Core, Event, FileRef, IoId, Placed, ProcessId};
+use super::core::{Core, Event, FileRef, IoId, Placed, ProcessId};
 use super::disk::{Disk, NodeId};
 use super::driver::{IoState, SimIo};
 use super::faults::{DiskConfig, Faults, Injected, OpKind};
@@ -26,10 +26,6 @@ const LATE_NS_MAX: u64 = 20_000_000_000;
 /// One world on one seed. Clones are handles of the same world.
 #[derive(Clone)]
 pub struct World(Rc<RefCell<Core>>);
-
-/// The disks of a world at one moment, to go back to.
-#[derive(Clone)]
-pub struct DiskImages(Vec<(PathBuf, Disk)>);
 
 impl World {
     pub fn new(seed: u64, faults: Faults) -> World {
@@ -135,16 +131,6 @@ impl World {
         std::mem::take(&mut self.core().placed).len()
     }
 
-    /// The next write reports success and is lost.
-    pub fn lose_next_write(&self) {
-        self.core().astray = Some(Astray::Lost);
-    }
-
-    /// The next write reports success and goes to another place in its file.
-    pub fn misdirect_next_write(&self, by_bytes: i64) {
-        self.core().astray = Some(Astray::Misdirected { by_bytes });
-    }
-
     /// Flips one bit at rest.
     pub fn rot(&self, path: &Path, offset: u64, bit: u8) {
         self.at_rest(path, "rot", |file| {
@@ -223,18 +209,6 @@ impl World {
         let file = core.file_at(path, Disk::find).ok()?;
         let image = &core.disks[file.disk].1.file(file.node).ok()?.live;
         Some(image.bytes(0, image.len() as usize))
-    }
-
-    pub fn disk_images(&self) -> DiskImages {
-        DiskImages(self.core().disks.clone())
-    }
-
-    /// Puts the disks back to an earlier moment. No process may be alive.
-    pub fn restore(&self, images: &DiskImages) {
-        let mut core = self.core();
-        assert!(core.ios.is_empty(), "disks are put back under a process");
-        core.disks = images.0.clone();
-        core.drop_events_of_machine();
     }
 
     pub fn seed(&self) -> u64 {
