@@ -11,6 +11,7 @@ use corelog::base::ids::{PartitionIndex, PartitionKey, Uuid};
 use corelog::base::offset::Offset;
 use corelog::io::buffer::Pool;
 use corelog::io::{Done, FileId, Mono, Op, Payload, Place, StorageCaps, Token};
+use corelog::log::fate::Fate;
 use corelog::log::store::{
     Durability, Event, LogConfig, LogSlot, Ops, ReadPlan, ReadRequest, Store, StoreConfig,
 };
@@ -46,6 +47,7 @@ impl Machine {
             shared_flush: true,
             free_bytes_min: 0,
             tail_cache_bytes: 24 << 20,
+            fate: Fate::default(),
             planted: None,
         };
         let mut pool = Pool::new(48 << 20);

@@ -21,6 +21,7 @@ use corelog::io::buffer::Pool;
 use corelog::io::clock::{Clock, ClockSource};
 use corelog::io::recv::RecvBuf;
 use corelog::io::{ConnId, Done, FileId, ListenerId, Mono, Op, Payload, Place, StorageCaps, Token};
+use corelog::log::fate::Fate;
 use corelog::log::store::StoreConfig;
 use corelog::router::mesh::Router;
 use corelog::server::metadata::{Ids, Metadata};
@@ -94,6 +95,7 @@ impl Machine {
             shared_flush: true,
             free_bytes_min: 0,
             tail_cache_bytes: 24 << 20,
+            fate: Fate::default(),
             planted: None,
         };
         let mut pool = Pool::new(48 << 20);

@@ -5,7 +5,8 @@
 //! They are written as absences, because an absence is what a change breaks without noticing.
 //!
 //! 1. A partition is owned by exactly one shard. No other thread reads or writes its log, its indexes or its producers.
-//! 2. No record is acknowledged below the durability its topic asks for; a failed write or flush ends acknowledgements at once.
+//! 2. No record is acknowledged below the durability its topic asks for; a failed write or flush ends acknowledgements at once,
+//!    on every shard that writes into the same directory.
 //! 3. The core is synchronous: `log`, `coordinator`, `controller`, `router` and `shard` take a command and return an outcome. They
 //!    name no socket, no file, no clock, no thread and no random source: those come through the seam in [`io`]. The whole
 //!    broker therefore runs in a simulator, from one seed, bit for bit.

@@ -24,6 +24,7 @@ use crate::controller::Controller;
 use crate::controller::image::{Broker, Image};
 use crate::controller::published::Published;
 use crate::io::{Errno, Io, ListenMode, ListenerId, SharedListener, StorageCaps};
+use crate::log::fate::Fate;
 use crate::log::store::StoreConfig;
 use crate::router::lanes::{Lanes, Link, links};
 use crate::router::mesh::Router;
@@ -93,6 +94,7 @@ pub fn found(
         free_bytes_min: free_bytes_min(io, &dir, &config),
         tail_cache_bytes: config.tail_cache.map_or(pool_bytes / 2, |all| all / u64::from(config.shards))
             as usize,
+        fate: Fate::default(),
         planted: planted(),
         caps,
     };

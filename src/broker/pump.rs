@@ -81,7 +81,7 @@ pub struct Node {
     next_disk_check: Mono,
     /// What starved requests wait for came at the end of the last turn.
     refilled: bool,
-    /// Why acks ended, once a write or a flush failed.
+    /// Why acks ended, once a write or a flush failed, here or on another shard.
     pub dead: Option<String>,
     stop: Stop,
 }
@@ -244,9 +244,18 @@ impl Node {
         let (Some(control), Some(controller)) = (&mut self.control, &mut self.meta.controller) else {
             return;
         };
-        if let Some(image) = control.done(done, controller, time.now) {
+        let image = control.done(done, controller, time.now);
+        self.end_acks_without_metadata();
+        if let Some(image) = image {
             self.together.published.set(image);
             self.catch_up(time);
+        }
+    }
+
+    /// The metadata lies in the directory of the logs: its failed write ends their acks as one of a log does.
+    fn end_acks_without_metadata(&mut self) {
+        if let Some(why) = self.control.as_ref().and_then(Control::failed) {
+            self.shard.end_acks(why.to_string());
         }
     }
 
@@ -366,6 +375,7 @@ impl Node {
             // Not ours alone: a shard that flushes its logs takes no newer one, and what is durable still goes on.
             let newer = self.together.published.newer_than(self.meta.image.revision);
             control.roll_if_full(&mut self.io, newer.as_deref().unwrap_or(&self.meta.image));
+            self.end_acks_without_metadata();
         }
         let has_grown = self.io.pool().is_short() && self.io.grow_pool();
         self.refilled = self.waits_for_memory() && (has_grown || wanted > 0);
@@ -384,8 +394,11 @@ impl Node {
                 tracing::info!(topic = %key.topic, partition = %key.partition, "partition removed")
             }
             Notice::Dead(why) => {
-                tracing::error!(%why, "log directory failed: produce is refused until a restart");
+                let shard = self.shard.id();
+                tracing::error!(%shard, %why, "log directory failed: produce is refused until a restart");
                 self.dead = Some(why);
+                // Acks end everywhere: what waits for them is refused now.
+                self.router.call_all();
             }
             Notice::Corrupt(key, what) => {
                 tracing::error!(topic = %key.topic, partition = %key.partition, %what, "partition is damaged: reads end here");

@@ -1,4 +1,5 @@
 //! What the shards of one broker share: the image in force, and how they stop. Nothing here is touched on the hot path but by one load.
+//! Whether their log directory is dead they learn elsewhere, with their logs (`log/fate.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -26,6 +26,7 @@ use crate::base::metrics::Counters;
 use crate::base::offset::{Durable, HighWatermark, LastStable, LogEnd, LogStart, Offset};
 use crate::io::buffer::{Block, BlockSlice, Pool};
 use crate::io::{Done, Errno, FileId, Mono, Op, StorageCaps};
+use crate::log::fate::Fate;
 use crate::log::marks::Mark;
 use core::{Core, Pending};
 use partition::{Log, mark_todo};
@@ -73,6 +74,8 @@ pub struct StoreConfig {
     pub free_bytes_min: u64,
     /// Bytes of blocks that the tail cache may keep.
     pub tail_cache_bytes: usize,
+    /// Shared by all stores that write into `data_dir`.
+    pub fate: Fate,
     /// For tests that must turn red: see [`Planted`].
     pub planted: Option<Planted>,
 }
@@ -227,7 +230,7 @@ pub enum Event {
     /// Appends to this log wait for space and new ones are refused: the acks that are due should not be waited for. What was appended is
     /// written once there is space.
     NoSpace(LogSlot),
-    /// A write or a flush failed: no ack leaves this log directory any more. Final until a restart.
+    /// A write or a flush failed, here or in another store of the directory: no ack leaves it any more. Final until a restart.
     Dead(String),
     /// Everything that was appended is flushed and every log has a clean-stop record.
     Stopped,
@@ -438,7 +441,7 @@ impl Store {
     /// log starts there already.
     pub fn set_log_start(&mut self, slot: LogSlot, offset: Offset) -> Result<(), Refused> {
         let (log, core) = self.log_and_core(slot).ok_or(Refused::UnknownTopicOrPartition)?;
-        if core.dead.is_some() || log.read_only {
+        if core.is_dead() || log.read_only {
             return Err(Refused::KafkaStorageError);
         }
         if offset > log.high_watermark {
@@ -478,6 +481,7 @@ impl Store {
 
     /// Moves what happened since the last call to the end of `out`.
     pub fn events(&mut self, out: &mut Vec<Event>) {
+        self.core.tell_death();
         out.append(&mut self.core.events);
     }
 
@@ -489,6 +493,11 @@ impl Store {
     /// Refuses appends from now on, flushes everything and writes clean-stop records; [`Event::Stopped`] follows.
     pub fn begin_stop(&mut self) {
         self.stop();
+    }
+
+    /// Something else than a log of this store failed to write to the directory, or to flush it.
+    pub fn die(&mut self, why: String) {
+        self.core.die(why);
     }
 
     /// Appends to some log wait for space.

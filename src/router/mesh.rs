@@ -437,7 +437,12 @@ impl Router {
         self.peers.values().any(|peer| !peer.link.inbox.is_empty())
     }
 
-    /// Wakes the shards that were written to since the last call.
+    /// Something that all share has changed: whoever sleeps looks at it.
+    pub fn call_all(&mut self) {
+        self.peers.values_mut().for_each(|peer| peer.rings = true);
+    }
+
+    /// Wakes the shards that were written to or called since the last time.
     pub fn ring(&mut self, io: &mut Io) {
         for peer in self.peers.values_mut() {
             self.hops.hurries_total += peer.send_extras();

@@ -103,7 +103,7 @@ pub struct Shard {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     Deleted(PartitionKey),
-    /// A write or flush failed: produce is refused until a restart.
+    /// A write or flush failed, here or on another shard: produce is refused until a restart.
     Dead(String),
     /// Reads of this partition end at damage on disk.
     Corrupt(PartitionKey, String),
@@ -115,7 +115,7 @@ impl Shard {
     pub fn new(id: ShardId, config: StoreConfig) -> Shard {
         Shard {
             id,
-            store: Store::new(config),
+            store: Store::new(StoreConfig { fate: config.fate.of(id), ..config }),
             partitions: BTreeMap::new(),
             waiters: Vec::new(),
             parked: Slab::new(),
@@ -277,6 +277,11 @@ impl Shard {
     /// Something that was appended cannot be written until there is space on the disk.
     pub fn waits_for_space(&self) -> bool {
         self.store.waits_for_space()
+    }
+
+    /// Something else than a log failed to write to the directory: no ack leaves any more, of no shard.
+    pub fn end_acks(&mut self, why: String) {
+        self.store.die(why);
     }
 
     pub fn set_disk_free(&mut self, bytes: u64) {

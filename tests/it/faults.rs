@@ -12,17 +12,21 @@ use std::time::{Duration, Instant};
 
 use corelog::broker::assemble::assemble;
 use corelog::broker::configure::{Options, configure};
+use corelog::broker::pump::Node;
 use corelog::client::producer::produce_request;
 use corelog::client::settings::Acks;
+use corelog::config::broker::BrokerConfig;
 use corelog::io::open::{DriverConfig, open};
 use corelog::io::uring::{Counted, Fault, FaultPlan};
-use corelog::io::{Errno, Io};
+use corelog::io::{Errno, Io, Waker};
 use corelog::wire::error::codes;
 use corelog::wire::msg::create_topics_request::CreatableTopic;
-use corelog::wire::msg::{Bytes, CreateTopicsRequest, ProduceRequest, StrBytes, decode_response};
+use corelog::wire::msg::{
+    Bytes, CreateTopicsRequest, DeleteTopicsRequest, ProduceRequest, StrBytes, decode_response,
+};
 
 use crate::support::{Home, can_serve, full, runtime};
-use crate::talk::{PRODUCE, Talk, batch, encode, one};
+use crate::talk::{Ask, PRODUCE, Talk, batch, encode, one, unpack};
 
 const POOL_BYTES: usize = 16 << 20;
 const RECORDS: i64 = 14;
@@ -85,24 +89,32 @@ fn inject(io: &mut Io, plan: FaultPlan) {
     }
 }
 
+fn configured(dir: &Path, shards: u16) -> BrokerConfig {
+    let options = Options {
+        data_dir: Some(dir.to_path_buf()),
+        listen: Some("127.0.0.1:0".into()),
+        shards: Some(shards),
+        // The records are stamped in 1970.
+        set: vec!["log.segment.bytes=1048576".into(), "log.retention.ms=-1".into()],
+        ..Options::default()
+    };
+    configure(&options).expect("a configuration")
+}
+
+fn driver() -> Io {
+    let driver =
+        DriverConfig { pool_bytes: POOL_BYTES, entries: 64, recv_buffers: 16, ..DriverConfig::default() };
+    open(runtime().expect("one that runs"), driver).expect("another driver")
+}
+
 fn serve(
     dir: &Path,
     plan: Option<(From, FaultPlan)>,
     ready: &mpsc::Sender<Option<SocketAddr>>,
     done: &AtomicBool,
 ) {
-    let options = Options {
-        data_dir: Some(dir.to_path_buf()),
-        listen: Some("127.0.0.1:0".into()),
-        shards: Some(1),
-        // The records are stamped in 1970.
-        set: vec!["log.segment.bytes=1048576".into(), "log.retention.ms=-1".into()],
-        ..Options::default()
-    };
-    let config = configure(&options).expect("a configuration");
-    let driver =
-        DriverConfig { pool_bytes: POOL_BYTES, entries: 64, recv_buffers: 16, ..DriverConfig::default() };
-    let mut io = open(runtime().expect("one that runs"), driver).expect("another driver");
+    let config = configured(dir, 1);
+    let mut io = driver();
     let (at_start, serving) = match plan {
         Some((From::Start, plan)) => (plan, None),
         Some((From::Serving, plan)) => (FaultPlan::new(), Some(plan)),
@@ -134,10 +146,10 @@ fn value(i: i64) -> Vec<u8> {
     [&i.to_be_bytes()[..], &[i as u8; 100_000]].concat()
 }
 
-fn create(talk: &mut Talk) -> Option<()> {
+fn create(talk: &mut Talk, partitions: i32) -> Option<()> {
     let mut topic = CreatableTopic::default();
     topic.name = StrBytes::from("t");
-    topic.num_partitions = 1;
+    topic.num_partitions = partitions;
     topic.replication_factor = 1;
     let mut request = CreateTopicsRequest::default();
     request.timeout_ms = 10_000;
@@ -152,7 +164,7 @@ fn create(talk: &mut Talk) -> Option<()> {
 fn work(address: &str) -> Seen {
     let mut seen = Seen::default();
     let mut talk = Talk::to(address);
-    seen.closed = create(&mut talk).is_none();
+    seen.closed = create(&mut talk, 1).is_none();
     for i in 0..RECORDS {
         let request = produce_request("t", 0, batch(&value(i)).into(), Acks::All, Duration::from_secs(5));
         let answer = talk.send_bytes(&encode(1, PRODUCE, &request)).then(|| talk.frame()).flatten();
@@ -196,7 +208,7 @@ fn survives(test: &str, from: From, name: &str, fault: Fault, nth: u64) {
     assert!(seen.codes.iter().all(|code| known.contains(code)), "{what}: {:?}", seen.codes);
     let found = with_broker(&home.data(), None, |address| {
         let mut talk = Talk::to(address);
-        let _ = create(&mut talk);
+        let _ = create(&mut talk, 1);
         talk.values("t", 0)
     });
     let found = found.unwrap_or_else(|| panic!("{what}: no start after it"));
@@ -269,4 +281,98 @@ fn any_file_operation_may_fail_while_it_serves() {
 #[test]
 fn any_file_operation_may_fail_while_it_starts() {
     fail_each("starting", From::Start, if full() { 60 } else { 24 });
+}
+
+/// Two shards on one thread. Once `strikes` is set, the next operation of this kind of the second one fails. Returns why each ended.
+fn serve_two(
+    dir: &Path,
+    counted: Counted,
+    strikes: &AtomicBool,
+    ready: &mpsc::Sender<SocketAddr>,
+    done: &AtomicBool,
+) -> Vec<Option<String>> {
+    let ios = vec![driver(), driver()];
+    let wakers: Vec<Waker> = ios.iter().map(Io::waker).collect();
+    let (mut nodes, listening) = assemble(ios, configured(dir, 2), POOL_BYTES as u64).expect("it starts");
+    listening.iter().for_each(|listening| nodes[0].server.serve(listening.listener, listening.for_all));
+    ready.send(listening[0].addr).expect("somebody waits");
+    let mut stop_until = None;
+    while !nodes.iter().all(Node::is_stopped) {
+        if strikes.swap(false, Ordering::AcqRel) {
+            inject(&mut nodes[1].io, FaultPlan::new().strike(counted, 0, Fault::Fails(Errno::IO)));
+        }
+        if done.load(Ordering::Acquire) && stop_until.is_none() {
+            stop_until = Some(Instant::now() + Duration::from_secs(10));
+            nodes[0].begin_stop();
+        }
+        for (node, waker) in nodes.iter_mut().zip(&wakers).filter(|(node, _)| !node.is_stopped()) {
+            // The other's turn is next: none may sleep.
+            waker.wake_from_outside();
+            node.turn();
+        }
+        assert!(stop_until.is_none_or(|until| Instant::now() < until), "a stop never ends");
+    }
+    nodes.into_iter().map(|node| node.dead).collect()
+}
+
+/// A failed write or flush of one shard was of a device whose cache held what another had written and not yet flushed: the other's next flush
+/// succeeded, and it acknowledged what might be gone.
+#[test]
+fn a_failure_that_one_shard_saw_ends_the_acks_of_the_other() {
+    if !can_serve("faults::a_failure_that_one_shard_saw_ends_the_acks_of_the_other") {
+        return;
+    }
+    for counted in [Counted::Writes, Counted::Flushes] {
+        let home = Home::new(&format!("faults-other-{counted:?}"));
+        let (done, strikes) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (ready, address) = mpsc::channel();
+        let ended = std::thread::scope(|scope| {
+            let broker = scope.spawn(|| serve_two(&home.data(), counted, &strikes, &ready, &done));
+            let ends = Ends(&done);
+            one_fails_and_both_refuse(&address.recv().expect("it started").to_string(), &strikes);
+            drop(ends);
+            broker.join().expect("the broker does not panic")
+        });
+        let first_hand = ended[1].as_deref().expect("the shard that saw it");
+        assert_eq!(ended[0], Some(format!("{first_hand} (seen by shard 1)")), "{counted:?}");
+    }
+}
+
+fn one_fails_and_both_refuse(address: &str, strikes: &AtomicBool) {
+    let mut talk = Talk::to(address);
+    create(&mut talk, 2).expect("a topic");
+    let produce = |talk: &mut Talk, partition| {
+        talk.produce_to("t", partition, batch(&value(partition.into())), Acks::All).error_code
+    };
+    let mut acked = [0, 0];
+    for partition in [0, 1, 0, 1] {
+        assert_eq!(produce(&mut talk, partition), 0);
+        acked[partition as usize] += 1;
+    }
+    strikes.store(true, Ordering::Release);
+    // Some of them go to the shard whose disk is as ever.
+    let mut failed = None;
+    for partition in [0, 1].into_iter().cycle().take(40) {
+        match produce(&mut talk, partition) {
+            0 => acked[partition as usize] += 1,
+            error => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    assert_eq!(failed, Some(codes::KAFKA_STORAGE_ERROR));
+    for partition in [0, 1, 0, 1] {
+        assert_eq!(produce(&mut talk, partition), codes::KAFKA_STORAGE_ERROR, "partition {partition}");
+    }
+    for partition in [0, 1] {
+        let data = talk.fetch_as(&Ask { partition, ..Ask::of("t") });
+        assert_eq!((data.error_code, data.high_watermark), (0, acked[partition as usize]));
+        let (_, first) = one(unpack(data.records.as_deref().unwrap_or_default()).drain(..1).collect());
+        assert_eq!(first, value(partition.into()));
+    }
+    let mut request = DeleteTopicsRequest::default();
+    request.topic_names = vec![StrBytes::from("t")];
+    request.timeout_ms = 10_000;
+    assert_eq!(one(talk.call::<DeleteTopicsRequest>(4, &request).responses).error_code, 0);
 }

@@ -5,6 +5,7 @@
 
 mod batch;
 mod broker;
+mod dying;
 mod kafka;
 mod moves;
 mod node;

@@ -9,19 +9,20 @@ use crate::batch::{Batch, BatchId};
 use crate::kafka::{self, Answer, Client};
 use crate::shards::{ADVERTISED_PORT, Broker, Setup};
 
-const SECOND: u64 = 1_000_000_000;
-const TOPIC: &str = "topic";
+pub const SECOND: u64 = 1_000_000_000;
+pub const TOPIC: &str = "topic";
 
-struct Scene {
-    world: World,
-    broker: Broker,
-    next_batch: u64,
-    next_wake: u64,
+pub struct Scene {
+    pub world: World,
+    pub broker: Broker,
+    /// The number of the last one that was produced, and the name of its request.
+    pub next_batch: u64,
+    pub next_wake: u64,
 }
 
 impl Scene {
     /// A broker with one partition for each shard.
-    fn new(seed: u64, setup: Setup) -> Scene {
+    pub fn new(seed: u64, setup: Setup) -> Scene {
         let world = World::new(seed, Faults { split: 300_000, ..Faults::none() });
         world.add_disk("/disk", DiskConfig { capacity_bytes: 8 << 30, ..DiskConfig::default() });
         let broker = Broker::start(&world, setup).unwrap_or_else(|why| world.fail(why));
@@ -35,7 +36,7 @@ impl Scene {
     }
 
     /// A client of this shard, where shards are advertised.
-    fn client(&self, shard: u16) -> Client {
+    pub fn client(&self, shard: u16) -> Client {
         let addrs = self.broker.setup.addrs();
         let own = SocketAddr::from(([127, 0, 0, 1], ADVERTISED_PORT + shard));
         let addr = if self.broker.setup.advertise_shards { own } else { addrs[0] };
@@ -43,13 +44,13 @@ impl Scene {
     }
 
     /// The partition that lives on this shard.
-    fn partition(&self, shard: u16) -> i32 {
+    pub fn partition(&self, shard: u16) -> i32 {
         let shards = i32::from(self.broker.setup.shards);
         let lives = |index: &i32| self.broker.owner(TOPIC, *index).is_some_and(|owner| owner.0 == shard);
         (0..shards).find(lives).unwrap_or_else(|| self.world.fail("a shard without a partition"))
     }
 
-    fn produce(&mut self, client: &mut Client, partition: i32) {
+    pub fn produce(&mut self, client: &mut Client, partition: i32) {
         self.next_batch += 1;
         let batch = Batch::new(BatchId(self.next_batch), 1, 300, 1_700_000_000_000, None);
         let request = kafka::produce([((TOPIC, partition), &batch.bytes[..])], -1);

@@ -1,5 +1,6 @@
 //! A broker of one or several shards in one process of the world, and the loop around them: the seed says whose turn is next.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use corelog::base::ids::{PartitionIndex, PartitionKey, ShardId};
@@ -82,6 +83,10 @@ pub struct Broker {
     /// Those that have not stopped, in the order in which they were made.
     nodes: Vec<Node>,
     pub setup: Setup,
+    /// An operation on its disk was made to fail.
+    pub may_die: bool,
+    /// Why acks ended, on shards that have stopped.
+    deaths: Vec<String>,
     /// Requests answered without an owner, on shards that have stopped.
     late_total: u64,
 }
@@ -113,7 +118,15 @@ impl Broker {
             world.schedule_shards(process);
             world.mark("several_shards");
         }
-        Ok(Broker { world: world.clone(), process, nodes, setup, late_total: 0 })
+        Ok(Broker {
+            world: world.clone(),
+            process,
+            nodes,
+            setup,
+            may_die: false,
+            deaths: Vec::new(),
+            late_total: 0,
+        })
     }
 
     /// One turn of one shard.
@@ -125,7 +138,9 @@ impl Broker {
         let at = if self.setup.shards > 1 { self.world.next_turn(self.process) } else { 0 };
         let node = &mut self.nodes[at];
         node.turn();
-        if let Some(why) = &node.dead {
+        if let Some(why) = &node.dead
+            && !self.may_die
+        {
             return Err(format!("died without a failed operation: {why}"));
         }
         // A closing connection may still have a few.
@@ -136,6 +151,7 @@ impl Broker {
         if node.is_stopped() {
             let node = self.nodes.remove(at);
             self.count(&node);
+            self.deaths.extend(node.dead.clone());
         }
         Ok(())
     }
@@ -171,6 +187,19 @@ impl Broker {
     pub fn owner(&self, topic: &str, index: i32) -> Option<ShardId> {
         let image = &self.nodes.first()?.meta.image;
         image.owner(PartitionKey { topic: image.topic(topic)?.id, partition: PartitionIndex(index) })
+    }
+
+    /// Why acks ended, of each shard on which they did.
+    pub fn deaths(&self) -> Vec<&str> {
+        let alive = self.nodes.iter().filter_map(|node| node.dead.as_deref());
+        self.deaths.iter().map(String::as_str).chain(alive).collect()
+    }
+
+    /// Of the partitions of all shards that have not stopped.
+    pub fn high_watermarks(&self) -> BTreeMap<PartitionKey, i64> {
+        let of =
+            |node: &Node, key: &PartitionKey| Some((*key, node.shard.bounds(key)?.high_watermark.get().0));
+        self.nodes.iter().flat_map(|node| node.shard.keys().filter_map(move |key| of(node, key))).collect()
     }
 
     /// By shard.

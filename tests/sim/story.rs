@@ -12,6 +12,7 @@ use corelog::base::ids::{PartitionIndex, PartitionKey, Uuid};
 use corelog::base::offset::Offset;
 use corelog::io::Errno;
 use corelog::io::sim::{DiskConfig, Faults, Injected, OpKind, Rng, World};
+use corelog::log::fate::Fate;
 use corelog::log::inspect::SegmentFile;
 use corelog::log::store::{
     Appended, Durability, Event, LogConfig, NotAppended, Planted, ReadRequest, StoreConfig,
@@ -267,6 +268,7 @@ impl Story {
             shared_flush,
             free_bytes_min: 512 * 1024,
             tail_cache_bytes: 1 << 20,
+            fate: Fate::default(),
             planted,
         };
         let started = Node::start(&self.world, config, &logs);

@@ -8,7 +8,7 @@ use super::core::{Core, Pending};
 use super::flow::progress;
 use super::jobs::{self, Job, Kind, Outcome, Step, replace_steps};
 use super::partition::{Log, Prepared, Setup, mark_dirty, mark_todo};
-use super::{Event, Ops, Store};
+use super::{Event, Ops, Planted, Store};
 use crate::io::buffer::Pool;
 use crate::io::{Done, Errno, FileId, Op, OpenMode, Place};
 use crate::log::checkpoint::STATE_NAME;
@@ -36,6 +36,9 @@ const CROWD_CLOSED_MAX: usize = 64;
 
 /// Files of a log that was neither read nor written for this long are closed.
 const IDLE_MS: u64 = 60_000;
+
+/// What failed, where a job did.
+const BACKGROUND: &str = "background work on a log";
 
 impl Store {
     /// Runs due timers, starts and continues jobs.
@@ -69,6 +72,13 @@ impl Store {
     /// A completion of a job's operation.
     pub(super) fn job_done(&mut self, job: u32, write: Option<(u64, u32)>, done: Done, ops: &mut Ops) {
         let core = &mut self.core;
+        // At once: what becomes of the job shows later in the turn, and acks may leave before.
+        if done.result == Err(Errno::IO)
+            && core.jobs.is_of_device(job)
+            && !core.is_planted(Planted::RetryAfterError)
+        {
+            core.die_of(BACKGROUND, Errno::IO);
+        }
         if let Some((op, write)) = core.jobs.done(job, write, done) {
             let tag = core.pending.insert(Pending::Job { job, write: Some(write) });
             ops.push((op, tag));
@@ -127,7 +137,7 @@ impl Store {
             let Some((index, kind)) = self.core.jobs.get(id) else { continue };
             let Store { logs, core, .. } = self;
             let Some(log) = logs[index as usize].log.as_deref_mut() else { continue };
-            if core.dead.is_some() && !kind.writes_nothing() {
+            if core.is_dead() && !kind.writes_nothing() && !core.jobs.has_failed(id) {
                 // Nothing is promised any more, whatever this would still achieve. Its place is for files to be closed.
                 core.jobs.remove(id);
                 log.jobs -= 1;
@@ -142,7 +152,7 @@ impl Store {
                 }
                 Outcome::Fatal(job, errno) => {
                     tracing::error!(kind = ?job.kind, step = ?job.steps.front(), %errno, "background work failed");
-                    core.die_of("background work on a log", errno);
+                    core.die_of(BACKGROUND, errno);
                     log.jobs -= 1;
                     if let Kind::OpenSegment { ordinal, .. } = job.kind {
                         log.not_opened_to_write(core, ordinal);
@@ -236,7 +246,7 @@ impl Log {
 
     /// Starts what is due and does not run yet.
     pub(super) fn attend(&mut self, core: &mut Core) {
-        if self.deleting && core.dead.is_none() {
+        if self.deleting && !core.is_dead() {
             return self.attend_deletion(core);
         }
         if let Some(ordinal) = self.open_wanted.take()
@@ -244,7 +254,7 @@ impl Log {
         {
             self.open_segment(core, ordinal, false);
         }
-        if core.dead.is_some() {
+        if core.is_dead() {
             // Reads that still work go on; nothing else does.
             return;
         }

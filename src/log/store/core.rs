@@ -134,8 +134,8 @@ pub struct Core {
     pub truncating: LogList,
     /// Logs that the clean stop still waits for.
     pub stop_left: usize,
-    /// Why the log directory is dead.
-    pub dead: Option<String>,
+    /// [`Event::Dead`] has left.
+    pub death_told: bool,
     pub disk_low: bool,
     pub stopping: bool,
     pub memory_short: bool,
@@ -181,7 +181,7 @@ impl Core {
             sweep_next: 0,
             truncating: Vec::new(),
             stop_left: 0,
-            dead: None,
+            death_told: false,
             disk_low: false,
             stopping: false,
             memory_short: false,
@@ -219,9 +219,11 @@ impl Core {
     pub fn next_deadline(&self, has_logs: bool) -> Option<Mono> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let sweep = (has_logs && !self.stopping).then_some(self.sweep_at);
+        // Asked for behind the announcement of a sleep: who dies later wakes us.
+        let death = (!self.death_told && self.is_dead()).then_some(self.now);
         let work = !self.jobs.runnable.is_empty() || !self.todo.is_empty() || !self.closing.is_empty();
         let soon = work.then(|| self.now.plus_ms(1));
-        [timer, sweep, soon, self.jobs.next_deadline()].into_iter().flatten().min()
+        [death, timer, sweep, soon, self.jobs.next_deadline()].into_iter().flatten().min()
     }
 
     pub fn is_planted(&self, bug: Planted) -> bool {
@@ -271,10 +273,23 @@ impl Core {
 
     /// A write or flush failed: from now on no ack leaves this directory.
     pub fn die(&mut self, reason: String) {
-        if self.dead.is_none() {
-            tracing::error!(reason, "log directory is dead");
-            self.events.push(Event::Dead(reason.clone()));
-            self.dead = Some(reason);
+        self.config.fate.die(reason);
+    }
+
+    /// This store, or another one of the same directory, saw a write or flush fail.
+    pub fn is_dead(&self) -> bool {
+        self.config.fate.is_dead()
+    }
+
+    /// The last look before acks leave. What happened since the one before and would let some go is taken back: its flush may have
+    /// succeeded behind the one that failed.
+    pub fn tell_death(&mut self) {
+        if !self.death_told
+            && let Some(why) = self.config.fate.why()
+        {
+            self.death_told = true;
+            self.events.retain(|event| !matches!(event, Event::HighWatermark(_) | Event::LogStart(_)));
+            self.events.push(Event::Dead(why));
         }
     }
 

@@ -31,7 +31,7 @@ impl Store {
         if self.core.stopping || log.truncation.is_some() {
             return Err(Refused::NotLeaderOrFollower);
         }
-        let broken = self.core.dead.is_some() || log.read_only;
+        let broken = self.core.is_dead() || log.read_only;
         if broken || self.core.disk_low || self.core.no_space.contains(&slot.index) {
             return Err(Refused::KafkaStorageError);
         }
@@ -140,7 +140,7 @@ impl Store {
 
     /// The planner's turn: what is staged and may be written goes out, as one round and, for levels that do not wait for a flush, beside it.
     pub(super) fn commit(&mut self, ops: &mut Ops) {
-        if self.core.dead.is_some() || self.core.dirty.is_empty() {
+        if self.core.is_dead() || self.core.dirty.is_empty() {
             return;
         }
         let round = self.core.planner.free();
@@ -201,7 +201,7 @@ impl Store {
 
     pub(super) fn write_done(&mut self, write: Write, done: Done, ops: &mut Ops) {
         let Payload::Written(data) = done.payload else { return };
-        if self.core.dead.is_some() {
+        if self.core.is_dead() {
             return;
         }
         let planted = self.core.is_planted(Planted::RetryAfterError);
@@ -275,7 +275,7 @@ impl Store {
         done: &Done,
         ops: &mut Ops,
     ) {
-        if self.core.dead.is_some() {
+        if self.core.is_dead() {
             return;
         }
         match done.result {
@@ -514,7 +514,7 @@ fn mark_todo_if_near(log: &mut Log, core: &mut Core) {
 
 /// Moves the high watermark to what the log's level has reached, and lets the next segment begin where its predecessor is flushed.
 pub(super) fn progress(log: &mut Log, core: &mut Core) {
-    if core.dead.is_some() {
+    if core.is_dead() {
         return;
     }
     let reached = log.reached();

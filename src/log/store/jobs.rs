@@ -273,6 +273,16 @@ impl Jobs {
         self.slots[id as usize].as_ref().map(|job| (job.log, job.kind))
     }
 
+    /// Some operation of the job failed, and nobody has looked at it yet.
+    pub fn has_failed(&self, id: u32) -> bool {
+        self.slots[id as usize].as_ref().is_some_and(|job| job.error.is_some())
+    }
+
+    /// Whether an I/O error of what the job does now ends the directory, whatever comes of the job.
+    pub fn is_of_device(&self, id: u32) -> bool {
+        self.slots[id as usize].as_ref().is_some_and(|job| job.is_of_device(Errno::IO))
+    }
+
     /// Forgets a job that is runnable: nothing of it is in flight.
     pub fn remove(&mut self, id: u32) -> Job {
         let job = self.slots[id as usize].take().expect("a job that runs");
@@ -321,6 +331,18 @@ impl Jobs {
             self.runnable.push(id);
         }
         None
+    }
+}
+
+impl Job {
+    /// What it does now is a flush.
+    fn flushes(&self) -> bool {
+        matches!(self.steps.front(), Some(Step::Flush | Step::SyncDir(_)))
+    }
+
+    /// An error of the device under a write or a flush is everybody's: it may have lost what others wrote.
+    fn is_of_device(&self, errno: Errno) -> bool {
+        self.flushes() || (errno == Errno::IO && !self.kind.writes_nothing())
     }
 }
 
@@ -401,7 +423,7 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
         return Outcome::Waits;
     }
     // A flush that failed may have lost what it should have covered: one that succeeds later proves nothing.
-    let flushes = matches!(job.steps.front(), Some(Step::Flush | Step::SyncDir(_)));
+    let flushes = job.flushes();
     let passing = matches!(errno, Errno::AGAIN | Errno::CANCELED) || (!flushes && errno == INTR);
     // Too many open files says nothing about this log: others are closed, until this one's turn comes. A directory is opened to be synced.
     let crowded = matches!(errno, NFILE | Errno::MFILE);
@@ -416,8 +438,7 @@ fn failed(core: &mut Core, log: &Log, id: u32, errno: Errno) -> Outcome {
         }
         return Outcome::Waits;
     }
-    // An error of the device under a write or a flush is everybody's: it may have lost what others wrote.
-    let device = flushes || (errno == Errno::IO && !job.kind.writes_nothing());
+    let device = job.is_of_device(errno);
     let derived = job.kind.is_derived() || (errno == Errno::NOSPC && log.deleting);
     let job = core.jobs.remove(id);
     if derived && !device { Outcome::GivenUp(job, errno) } else { Outcome::Fatal(job, errno) }

@@ -89,7 +89,7 @@ impl Truncation {
 impl Store {
     pub(super) fn begin_truncation(&mut self, slot: LogSlot, target: Offset) -> Result<(), Refused> {
         let (log, core) = self.log_and_core(slot).ok_or(Refused::UnknownTopicOrPartition)?;
-        if core.dead.is_some() || log.read_only || core.stopping {
+        if core.is_dead() || log.read_only || core.stopping {
             return Err(Refused::KafkaStorageError);
         }
         if target < log.log_start_wanted {
@@ -122,7 +122,7 @@ impl Store {
         let Store { logs, core, .. } = self;
         let Some(log) = logs[index as usize].log.as_deref_mut().filter(|l| !l.deleting) else { return false };
         let Some(mut truncation) = log.truncation.take() else { return false };
-        if core.dead.is_some() {
+        if core.is_dead() {
             return false;
         }
         let idle = log.jobs == 0 && log.rounds == 0 && !log.state.wanted;

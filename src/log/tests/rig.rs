@@ -8,6 +8,7 @@ use crate::base::offset::Offset;
 use crate::io::buffer::Block;
 use crate::io::sim::{DiskConfig, Faults, ProcessId, World};
 use crate::io::{DirEntry, Done, Errno, FileId, Io, Mono, Op, OpenMode, Payload, Token, Wait, WriteSync};
+use crate::log::fate::Fate;
 use crate::log::format::{SegmentHeader, parse_segment_name, segment_name};
 use crate::log::store::{
     Appended, ColdRead, Durability, Event, LogConfig, LogSlot, NotAppended, Ops, Planted, ReadPlan,
@@ -128,6 +129,7 @@ impl Rig {
             shared_flush: true,
             free_bytes_min: 0,
             tail_cache_bytes: 16 << 20,
+            fate: Fate::default(),
             planted: None,
         };
         adjust(&mut config);

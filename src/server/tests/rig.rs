@@ -17,6 +17,7 @@ use crate::io::buffer::{Block, Pool};
 use crate::io::clock::Clock;
 use crate::io::recv::{RecvBuf, RecvPool};
 use crate::io::{ConnId, Done, Errno, FileId, ListenerId, Mono, Op, Payload, Place, StorageCaps, Token};
+use crate::log::fate::Fate;
 use crate::log::store::StoreConfig;
 use crate::router::mesh::Router;
 use crate::server::metadata::{Ids, Metadata};
@@ -96,6 +97,7 @@ impl Rig {
             shared_flush: true,
             free_bytes_min: 0,
             tail_cache_bytes: memory_bytes / 2,
+            fate: Fate::default(),
             planted: None,
         };
         let mut pool = Pool::new(memory_bytes);

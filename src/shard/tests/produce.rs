@@ -152,6 +152,26 @@ fn a_failed_flush_fails_all_that_wait_and_all_that_come() {
     assert_eq!(rig.acked(after)[0].1, Some(Refused::KafkaStorageError));
 }
 
+/// Another shard's flush failed before this one's, which succeeded, had covered anything: its ack stays here.
+#[test]
+fn a_failure_elsewhere_ends_acks_whose_flush_is_through() {
+    let mut rig = ready(Durability::Durable);
+    let records = batch(100);
+    rig.produce(-1, &[(0, &records)]);
+    rig.run(500);
+    let before = rig.shard.bounds(&key(0)).expect("it lives here").high_watermark;
+    rig.hold = is_write;
+    let produce = rig.produce(-1, &[(0, &records)]);
+    rig.run(100);
+    rig.release();
+    rig.end_acks_behind_completions();
+    assert!(rig.shard.bounds(&key(0)).expect("it lives here").high_watermark > before, "it is flushed");
+    assert_eq!(rig.acked(produce)[0].1, Some(Refused::KafkaStorageError));
+    assert_eq!(rig.notices, [Notice::Dead("another saw it".to_string())]);
+    let after = rig.produce(-1, &[(1, &records)]);
+    assert_eq!(rig.acked(after)[0].1, Some(Refused::KafkaStorageError));
+}
+
 #[test]
 fn a_connection_that_is_gone_is_not_answered() {
     let mut rig = ready(Durability::Durable);

@@ -10,6 +10,7 @@ use crate::base::offset::Offset;
 use crate::io::clock::Clock;
 use crate::io::sim::{DiskConfig, Faults, World};
 use crate::io::{Done, Io, Op, Token, Wait};
+use crate::log::fate::Fate;
 use crate::log::store::{Durability, LogConfig, StoreConfig};
 use crate::router::message::{
     DeleteRecords, DeleteRecordsOutcome, DeleteRecordsPart, Fetch, FetchOutcome, FetchPart, ListOffsets,
@@ -145,6 +146,7 @@ impl Rig {
             shared_flush: true,
             free_bytes_min: 0,
             tail_cache_bytes,
+            fate: Fate::default(),
             planted: None,
         };
         let shard = Shard::new(ShardId(0), store);
@@ -219,6 +221,21 @@ impl Rig {
             self.dones = dones;
             self.with_cx(|shard, cx| shard.turn(cx));
         }
+    }
+
+    /// Hands in what completes next. Then acks end, of all shards, and then comes the turn.
+    pub fn end_acks_behind_completions(&mut self) {
+        let mut dones = Vec::new();
+        while dones.is_empty() {
+            self.io.turn(Wait::Until(self.io.now().plus_ms(1)), &mut dones);
+        }
+        for done in dones.drain(..) {
+            self.with_cx(|shard, cx| shard.done(done, cx));
+        }
+        self.with_cx(|shard, cx| {
+            shard.end_acks("another saw it".to_string());
+            shard.turn(cx);
+        });
     }
 
     /// Produces to each of these partitions; returns the ticket's sequence.
