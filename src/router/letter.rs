@@ -23,7 +23,7 @@ pub enum Letter {
     Control(Box<ControlFrame>),
     /// The answer to a request, with its credit.
     Reply(Box<Reply>),
-    /// A poll waits at the sender for news, however long that takes. Its credit comes back ahead of its answer.
+    /// A poll waits at the sender for news, however long that takes, and many do. Its credit comes back ahead of its answer.
     Waits,
     /// The answer to such a poll.
     News(Box<Reply>),

@@ -12,7 +12,7 @@
 //!
 //! # Non-obvious
 //! - Each request that crossed brings exactly one credit back, whatever became of its connection: with its reply, or ahead of it when it
-//!   is a poll that begins to wait. Idle consumers so hold nothing that others need.
+//!   is a poll that begins to wait where others do. Idle consumers so never hold more than a share of what all need.
 //! - A reply that comes after its request was answered without it only returns the credit.
 //! - Letters are popped a bounded number per turn; a produce that its owner has no staging memory for waits at the owner, and
 //!   everything of that sender behind it, replies excepted.
@@ -239,11 +239,7 @@ impl Router {
             return if self.gathers.is_empty() { Some(reply) } else { self.take(self.me, reply) };
         }
         if let Some(peer) = self.peers.get_mut(&reply.ticket.shard) {
-            if peer.polls.remove(&reply.ticket) {
-                peer.extras.push_back(Letter::News(Box::new(reply)));
-            } else {
-                peer.push(Letter::Reply(Box::new(reply)));
-            }
+            peer.reply(Box::new(reply));
         }
         None
     }
@@ -251,8 +247,7 @@ impl Router {
     /// A poll of another shard begins to wait here.
     pub fn wait_for_news(&mut self, ticket: Ticket) {
         if let Some(peer) = self.peers.get_mut(&ticket.shard) {
-            peer.polls.insert(ticket);
-            peer.push(Letter::Waits);
+            peer.wait_for_news(ticket);
         }
     }
 

@@ -1,11 +1,21 @@
 //! What one shard has to do with one other: the lanes between them, credits, and what waits for either. The rules stand in
 //! [`mesh`](super::mesh).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::lanes::Link;
 use super::letter::{Letter, Origin, Parcel};
-use super::message::Ticket;
+use super::message::{Reply, Ticket};
+
+/// Of the credits of a lane, so many polls may keep theirs while they wait: few consumers cost no letter more.
+const KEPT_SHARE: usize = 4;
+
+/// What became of the credit of a poll that waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Credit {
+    Kept,
+    Returned,
+}
 
 pub struct Peer {
     pub link: Link,
@@ -23,8 +33,9 @@ pub struct Peer {
     pub extras: VecDeque<Letter>,
     /// Where in the lane the extras lie that were not popped when that was last looked at.
     lying: VecDeque<usize>,
-    /// Polls of that shard that wait here for news.
-    pub polls: BTreeSet<Ticket>,
+    /// Polls of that shard that wait here for news, and how many of them keep their credit.
+    polls: BTreeMap<Ticket, Credit>,
+    kept: usize,
     /// Requests of that shard that wait for staging memory here.
     pub deferred: VecDeque<Box<Parcel>>,
     pub rings: bool,
@@ -42,7 +53,8 @@ impl Peer {
             hurries: VecDeque::new(),
             extras: VecDeque::new(),
             lying: VecDeque::new(),
-            polls: BTreeSet::new(),
+            polls: BTreeMap::new(),
+            kept: 0,
             deferred: VecDeque::new(),
             rings: false,
         }
@@ -94,7 +106,28 @@ impl Peer {
         self.push(letter);
     }
 
-    pub fn push(&mut self, letter: Letter) {
+    /// A poll of that shard begins to wait here.
+    pub fn wait_for_news(&mut self, ticket: Ticket) {
+        let keeps = self.kept < self.link.lanes.credits / KEPT_SHARE;
+        if keeps {
+            self.kept += 1;
+        } else {
+            self.push(Letter::Waits);
+        }
+        self.polls.insert(ticket, if keeps { Credit::Kept } else { Credit::Returned });
+    }
+
+    /// The answer to a request of that shard.
+    pub fn reply(&mut self, reply: Box<Reply>) {
+        let poll = if self.polls.is_empty() { None } else { self.polls.remove(&reply.ticket) };
+        if poll == Some(Credit::Returned) {
+            return self.extras.push_back(Letter::News(reply));
+        }
+        self.kept -= usize::from(poll == Some(Credit::Kept));
+        self.push(Letter::Reply(reply));
+    }
+
+    fn push(&mut self, letter: Letter) {
         self.rings = true;
         let full = self.link.out.push(letter).is_err();
         assert!(!full, "a lane has room for every request with a credit and every reply");

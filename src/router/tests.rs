@@ -448,6 +448,28 @@ fn polls_that_wait_keep_no_credit() {
     );
 }
 
+#[test]
+fn few_polls_that_wait_cost_no_letter_more() {
+    let mut pair = Pair::new(lanes(8));
+    for conn in 0..3 {
+        pair.route(fetch(ticket(conn, 0), &[1], 1, 100));
+        pair.other.wait_for_news(ticket(conn, 0));
+    }
+    pair.me.receive();
+    assert!(matches!(pair.me.take_arrived()[..], [(OTHER, Letter::Waits)]), "two of eight keep theirs");
+    pair.asked();
+    let news = || ReplyBody::Fetch([records(10)].into_iter().collect());
+    for conn in 0..3 {
+        let reply = Reply { ticket: ticket(conn, 0), body: news(), stamps: Stamps::default() };
+        assert!(pair.other.settle(reply).is_none());
+    }
+    pair.other.ring(&mut pair.ios[1]);
+    pair.me.receive();
+    let arrived = pair.me.take_arrived();
+    let kinds = arrived.iter().map(|(_, letter)| matches!(letter, Letter::News(_)));
+    assert_eq!(kinds.collect::<Vec<_>>(), [false, false, true]);
+}
+
 // An answer to a poll that nobody wants any more gave its credit back a second time.
 #[test]
 fn news_for_a_connection_that_is_gone_go_to_nobody() {
