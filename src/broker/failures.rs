@@ -99,6 +99,20 @@ pub fn ports_end(first: u16, shards: u16) -> Fatal {
     }
 }
 
+/// `least` is the memory that these shards need; `shards_max` how many there may be with what there is.
+pub fn memory_small(shards: u16, found: String, least: &str, shards_max: Option<u16>) -> Fatal {
+    let fewer = shards_max
+        .map(|most| if most == 1 { "--shards 1".into() } else { format!("--shards {most} or fewer") });
+    Fatal {
+        code: "bad-config-value",
+        summary: format!("too little memory for {shards} {}", if shards == 1 { "shard" } else { "shards" }),
+        found,
+        means: "a shard's part of it could not take a request of 1 MiB, which producers send by default"
+            .into(),
+        tries: [format!("-X memory={least}")].into_iter().chain(fewer).collect(),
+    }
+}
+
 pub fn thread_ended(shard: u16, what: &str) -> Fatal {
     Fatal {
         code: "shard-failed",

@@ -17,7 +17,7 @@ use super::threads;
 use super::together::Together;
 use crate::base::board::Board;
 use crate::base::error::Fatal;
-use crate::config::broker::{BrokerConfig, memory_default};
+use crate::config::broker::BrokerConfig;
 use crate::config::runtime::Runtime;
 use crate::config::source::Source;
 use crate::io::open::{DriverConfig, open};
@@ -81,9 +81,10 @@ fn stop_on_signal(together: Arc<Together>, wakers: Vec<Waker>) {
 fn drivers(config: &BrokerConfig) -> Result<Vec<DriverConfig>, Fatal> {
     let shards = u64::from(config.shards.max(1));
     let cpus = machine::cpus(config.cpus.as_deref())?;
-    let bytes = config.memory.unwrap_or_else(|| memory_default(machine::usable_memory(), config.shards));
-    let share = bytes / shards;
-    let pool_bytes = memory::pool_bytes(share, shards, config.request_bytes_max as u64);
+    let request_bytes_max = config.request_bytes_max as u64;
+    let usable = machine::usable_memory();
+    let share = memory::total(config.memory, usable, config.shards.max(1), request_bytes_max)? / shards;
+    let pool_bytes = memory::pool_bytes(share, shards, request_bytes_max);
     // One shard alone goes where the scheduler likes, unless it was told.
     let pinned = shards > 1 || config.cpus.is_some();
     let driver = |shard: usize| DriverConfig {

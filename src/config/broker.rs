@@ -252,11 +252,12 @@ impl BrokerConfig {
     }
 }
 
-/// `memory` where it is not set: the smaller of 1 GiB and a quarter of what the process may use, and never under 64 MiB, which is what
-/// one shard needs to keep writes, reads and sends in flight at once; several get by with half of that each.
+/// `memory` where it is not set: the smaller of 1 GiB and a quarter of what the process may use. More for many shards, and for one on a
+/// small machine: 64 MiB are what one needs to keep writes, reads and sends in flight at once, and several get by with half of that each.
+/// Never more than half of what the process may use, whatever the number of shards.
 pub fn memory_default(usable_bytes: u64, shards: u16) -> u64 {
-    let least = (u64::from(shards) * (32 << 20)).max(64 << 20);
-    (usable_bytes / 4).min(1 << 30).max(least)
+    let wanted = (u64::from(shards) * (32 << 20)).max(64 << 20);
+    (usable_bytes / 4).min(1 << 30).max(wanted).min(usable_bytes / 2)
 }
 
 fn data_dir(configured: Option<String>) -> Result<PathBuf, Fatal> {

@@ -89,7 +89,8 @@ pub const BROKER_KEYS: &[Opt] = &[
     key("max.connections.per.ip.overrides", String, Some(""), Allowed::Any,
         "The same for single addresses, as ADDRESS:COUNT,..."),
     key("memory", Long, None, Allowed::AtLeast(16 << 20),
-        "Memory of all pools. The smaller of 1 GiB and a quarter of what the process may use where it is not set."),
+        "Memory of all pools. Where it is not set: the smaller of 1 GiB and a quarter of what the process may use; but at least 64 MiB, \
+         and 32 MiB for each shard, as far as half of what the process may use reaches."),
     key("memory.tail.cache", Long, None, Allowed::AtLeast(0),
         "Part of it that keeps recent records for consumers; half of it where it is not set."),
     key("node.id", Int, Some("1"), Allowed::AtLeast(0),

@@ -277,9 +277,16 @@ fn a_topic_resolves_over_the_broker_over_the_defaults() {
     assert_eq!(TopicConfig::resolve(&tiny, &broker).segment_bytes, 8192);
     let unlimited = loaded("log.retention.minutes = -1");
     assert_eq!(TopicConfig::resolve(&Overrides::new(), &unlimited).retention_ms, -1);
-    assert_eq!(memory_default(100 << 20, 1), 64 << 20);
+}
+
+#[test]
+fn the_default_of_memory_is_bounded_by_the_machine() {
+    assert_eq!(memory_default(200 << 20, 1), 64 << 20);
     assert_eq!(memory_default(64 << 30, 1), 1 << 30);
-    assert_eq!(memory_default(100 << 20, 4), 128 << 20);
+    assert_eq!(memory_default(400 << 20, 4), 128 << 20);
+    assert_eq!(memory_default(64 << 30, 64), 2 << 30);
+    assert_eq!(memory_default(100 << 20, 4), 50 << 20);
+    assert_eq!(memory_default(24 << 30, 1024), 12 << 30);
 }
 
 #[test]

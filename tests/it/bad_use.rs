@@ -224,6 +224,13 @@ fn a_number_of_shards_or_cpus_that_cannot_be_is_refused() {
     assert_eq!(of(&["--shards", "-1"]).status.code(), Some(2));
     assert_says(&of(&["--cpus", "8000"]), 5, "bad-cpu-list", &["CPU 8000", "may use"]);
     assert_says(&of(&["--cpus", "0-"]), 5, "bad-cpu-list", &["2-5,8"]);
+    let memory = ["--shards", "64", "-X", "memory=128MiB"];
+    assert_says(
+        &of(&memory),
+        2,
+        "bad-config-value",
+        &["64 shards", "-X memory=301MiB", "--shards 31 or fewer"],
+    );
     let ports = ["--shards", "2", "--advertise", "shards", "-X", "advertise.port=65535"];
     assert_says(&of(&ports), 2, "bad-config-value", &["65535", "advertise.port=0"]);
 }

@@ -102,6 +102,34 @@ fn more_shards_than_cpus_are_a_warning() {
     assert_sound(&mut broker);
 }
 
+// Receive buffers took all of so little memory: every connection was closed.
+#[test]
+fn shards_with_the_least_memory_take_and_give_batches_of_the_largest_usual_size() {
+    if !can_serve("shards::shards_with_the_least_memory_take_and_give") {
+        return;
+    }
+    for (shards, memory) in [(SHARDS, 16u64 << 20), (8, 32 << 20)] {
+        let home = Home::new(&format!("shards-least-memory-{shards}"));
+        let mut broker = start(&home, shards, &[&format!("memory={memory}")]);
+        let partitions = 3 * shards as i32;
+        create(&mut broker.cluster(), "t", partitions, &[]);
+        // Below Kafka's default max.message.bytes by less than what a batch adds.
+        let value = vec![7; 1_048_500];
+        let mut talk = Talk::to(&broker.address);
+        for round in 0..3 {
+            for partition in 0..partitions {
+                assert_eq!(produce(&mut talk, "t", partition, &value), round, "{partition}");
+            }
+        }
+        for partition in 0..partitions {
+            let found = talk.fetch_as(&Ask { partition, ..Ask::of("t") });
+            assert_eq!(found.high_watermark, 3);
+            assert!(found.records.is_some_and(|records| records.len() > value.len()), "{partition}");
+        }
+        assert_sound_with(&mut broker, memory);
+    }
+}
+
 /// Placements are kept, and folded onto the shards there are.
 #[test]
 fn a_directory_serves_any_number_of_shards() {
