@@ -48,8 +48,10 @@ pub fn serve(options: &Options, serving: &dyn Fn(&Facts)) -> Result<(), Fatal> {
     signal::block_stop_signals();
     descriptors::raise_limit();
     let drivers = drivers(&config)?;
-    let runtime = config.runtime;
-    let mut io = open(runtime, drivers[0].clone())?;
+    let asked = config.runtime;
+    let mut io = open(asked, drivers[0].clone())?;
+    // What `auto` came to here holds for all shards.
+    let runtime = io.runtime().unwrap_or(asked);
     let (foundation, head, listening) = found(&mut io, config, drivers[0].pool_bytes as u64)?;
     let board =
         Board::new(io.runtime().map_or("none", Runtime::name), drivers.iter().map(|driver| driver.cpu));

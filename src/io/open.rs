@@ -5,6 +5,7 @@ use super::epoll::Epoll;
 #[cfg(feature = "glommio")]
 use super::glommio::Glommio;
 use super::uring::Uring;
+use super::uring::probe::WITHOUT;
 use crate::base::error::Fatal;
 use crate::config::runtime::Runtime;
 
@@ -29,7 +30,8 @@ impl Default for DriverConfig {
     }
 }
 
-/// A driver for the calling thread. `Auto` takes io_uring, or epoll where io_uring is forbidden or too old, and says so.
+/// A driver for the calling thread. `Auto` takes io_uring, or epoll where io_uring is forbidden, too old or may not lock its rings, and says
+/// so: to be asked once in a process, and the others for what it came to.
 pub fn open(runtime: Runtime, config: DriverConfig) -> Result<Io, Fatal> {
     match runtime {
         Runtime::Uring => uring(config),
@@ -39,7 +41,10 @@ pub fn open(runtime: Runtime, config: DriverConfig) -> Result<Io, Fatal> {
             if !FALLS_BACK.contains(&refused.code) {
                 return Err(refused);
             }
-            let remedy = refused.tries.join(", or ");
+            // Epoll is what it gets.
+            let remedies: Vec<&str> =
+                refused.tries.iter().map(String::as_str).filter(|remedy| *remedy != WITHOUT).collect();
+            let remedy = remedies.join(", or ");
             tracing::warn!(
                 why = %refused.summary, found = %refused.found, remedy,
                 "io_uring cannot be used: epoll takes its place"
@@ -50,7 +55,7 @@ pub fn open(runtime: Runtime, config: DriverConfig) -> Result<Io, Fatal> {
 }
 
 /// Refusals of io_uring that another driver gets around.
-const FALLS_BACK: [&str; 3] = ["uring-blocked", "uring-disabled", "kernel-old"];
+const FALLS_BACK: [&str; 4] = ["uring-blocked", "uring-disabled", "kernel-old", "memlock"];
 
 fn uring(config: DriverConfig) -> Result<Io, Fatal> {
     Ok(Io::Uring(Box::new(Uring::new(config)?)))

@@ -67,11 +67,15 @@ fn where_io_uring_is_forbidden_auto_serves_without_it_and_says_so() {
         return;
     };
     let home = Home::new("runtime-forbidden");
-    let broker = Broker::start_under(&launcher, &home.data(), &["runtime=auto"]).expect("it starts");
+    let broker =
+        Broker::start_under(&launcher, &home.data(), &["runtime=auto", "shards=2"]).expect("it starts");
     let line = serves(&broker);
     assert!(line.contains("\"runtime\":\"epoll\""), "{line}");
     let log = broker.log();
-    let told = log.lines().find(|line| line.contains("epoll takes its place")).expect("it says so");
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("epoll takes its place")).collect();
+    // Each shard said it, and recommended what it was told already.
+    let [told] = told[..] else { panic!("once: {told:?}") };
+    assert!(!told.contains("--runtime"), "{told}");
     assert!(
         told.contains("\"level\":\"WARN\"") && told.contains("io_uring_setup is not permitted"),
         "{told}"
@@ -136,6 +140,36 @@ fn without_lockable_memory_io_uring_serves_and_names_the_remedy() {
     assert!(line.contains("buffers FALLBACK") && line.contains("memlock 4096 KiB"), "{line}");
     assert!(matches!(told[..], [told] if told.contains("LimitMEMLOCK=infinity")), "{told:?}");
     broker.stop(PATIENCE);
+}
+
+// A kernel that counts rings refuses them for want of lockable memory: `auto` did not start.
+#[test]
+fn where_no_ring_may_be_locked_auto_serves_without_and_uring_names_the_limit() {
+    let test = "runtime::where_no_ring_may_be_locked";
+    let little = [
+        "sh",
+        "-c",
+        "ulimit -l 64; exec setpriv --bounding-set -ipc_lock --inh-caps -ipc_lock \"$0\" \"$@\"",
+    ]
+    .map(String::from);
+    let tried = Command::new(&little[0]).args(&little[1..]).arg("true").output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        return skip(test, "setpriv does not run here");
+    }
+    let home = Home::new("runtime-no-ring");
+    let broker =
+        Broker::start_under(&little, &home.data(), &["runtime=auto", "shards=2"]).expect("it starts");
+    let line = serves(&broker);
+    let log = broker.log();
+    broker.stop(PATIENCE);
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("epoll takes its place")).collect();
+    if told.is_empty() && line.contains("\"runtime\":\"uring\"") {
+        return skip(test, "this kernel does not count rings");
+    }
+    assert!(line.contains("\"runtime\":\"epoll\""), "{line}");
+    assert!(matches!(told[..], [told] if told.contains("LimitMEMLOCK=infinity")), "{told:?}");
+    let said = refusal(&little, "uring");
+    assert!(said.contains("error[memlock]") && said.contains("--runtime epoll"), "{said}");
 }
 
 #[test]

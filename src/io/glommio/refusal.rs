@@ -15,7 +15,10 @@ pub fn check() -> Result<(), Fatal> {
     let kernel = kernel::release();
     IoUring::new(2).map_err(|e| probe::blocked(&e, &kernel))?;
     match probe::memlock_bytes() {
-        Some(limit) if limit < MEMLOCK_MIN => Err(memlock_low(limit)),
+        Some(limit) if limit < MEMLOCK_MIN => {
+            let found = format!("glommio asks for {} KiB", MEMLOCK_MIN / 1024);
+            Err(memlock_low(limit, &found, "it registers memory with the kernel at its start"))
+        }
         _ if !std::path::Path::new("/proc/self/fd").is_dir() => Err(Fatal {
             code: "proc-missing",
             summary: "glommio cannot open files without /proc".into(),
@@ -27,20 +30,29 @@ pub fn check() -> Result<(), Fatal> {
     }
 }
 
-fn memlock_low(limit: u64) -> Fatal {
+fn memlock_low(limit: u64, found: &str, means: &str) -> Fatal {
+    let mut tries = probe::memlock_remedies();
+    tries.push(probe::WITHOUT.into());
     Fatal {
         code: "memlock",
-        summary: "glommio refuses to run with so little lockable memory".into(),
-        found: format!("RLIMIT_MEMLOCK {} KiB, glommio asks for {} KiB", limit / 1024, MEMLOCK_MIN / 1024),
-        means: "it registers memory with the kernel at its start".into(),
-        tries: vec![
-            "LimitMEMLOCK=infinity in the systemd unit, or --ulimit memlock=-1 for a container".into(),
-            "--runtime uring, which runs without".into(),
-        ],
+        summary: "glommio cannot run with so little lockable memory".into(),
+        found: format!("RLIMIT_MEMLOCK {} KiB, {found}", limit / 1024),
+        means: means.into(),
+        tries,
     }
 }
 
 pub fn explain(error: &GlommioError<()>) -> Fatal {
+    explain_with(error, probe::memlock_bytes())
+}
+
+/// `memlock` is RLIMIT_MEMLOCK.
+fn explain_with(error: &GlommioError<()>, memlock: Option<u64>) -> Fatal {
+    if let (Some(libc::ENOMEM), Some(limit)) = (error.raw_os_error(), memlock) {
+        let means =
+            "three rings and a buffer of each shard count towards it, and this user's other processes";
+        return memlock_low(limit, &error.to_string(), means);
+    }
     Fatal {
         code: "glommio-setup",
         summary: "glommio cannot be set up".into(),
@@ -57,10 +69,18 @@ pub fn explain(error: &GlommioError<()>) -> Fatal {
 mod tests {
     use super::*;
 
+    // The rings of the shards before it had taken what the limit allows: the message named every limit but that.
     #[test]
     fn too_little_lockable_memory_is_named_with_its_remedy() {
-        let fatal = memlock_low(64 * 1024);
-        assert_eq!(fatal.code, "memlock");
-        assert!(fatal.found.contains("64 KiB") && fatal.tries[0].contains("memlock"));
+        let check = |errno, memlock, code| {
+            let error = GlommioError::from(std::io::Error::from_raw_os_error(errno));
+            let fatal = explain_with(&error, memlock);
+            assert_eq!(fatal.code, code);
+            fatal
+        };
+        let fatal = check(libc::ENOMEM, Some(64 * 1024), "memlock");
+        assert!(fatal.found.contains("64 KiB") && fatal.tries[0].contains("memlock"), "{fatal}");
+        check(libc::ENOMEM, None, "glommio-setup");
+        check(libc::EMFILE, Some(64 * 1024), "glommio-setup");
     }
 }

@@ -13,7 +13,7 @@ use crate::io::linux::kernel;
 const KERNEL_MIN: kernel::Version = (6, 1);
 
 /// What always works instead.
-const WITHOUT: &str = "--runtime epoll or auto, which do without io_uring";
+pub const WITHOUT: &str = "--runtime epoll, which does without io_uring";
 
 /// Operations that the driver cannot do without; all of them are in 6.1.
 const OPCODES: [(&str, u8); 15] = [
@@ -124,11 +124,24 @@ pub fn check_opcodes(uring: &IoUring, release: &str) -> Result<bool, Fatal> {
 pub fn blocked(error: &io::Error, release: &str) -> Fatal {
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    explain(error, release, disabled.trim(), has_seccomp_filter(&status))
+    explain(error, release, disabled.trim(), has_seccomp_filter(&status), memlock_bytes())
 }
 
-/// `disabled` is the value of `kernel.io_uring_disabled`, empty where the kernel has no such switch.
-fn explain(error: &io::Error, release: &str, disabled: &str, seccomp: bool) -> Fatal {
+/// `disabled` is the value of `kernel.io_uring_disabled`, empty where the kernel has no such switch; `memlock` is RLIMIT_MEMLOCK.
+fn explain(error: &io::Error, release: &str, disabled: &str, seccomp: bool, memlock: Option<u64>) -> Fatal {
+    if let (Some(libc::ENOMEM), Some(limit)) = (error.raw_os_error(), memlock) {
+        let mut tries = memlock_remedies();
+        tries.push(WITHOUT.into());
+        return Fatal {
+            code: "memlock",
+            summary: format!("io_uring cannot lock the memory of its rings ({error})"),
+            found: format!("RLIMIT_MEMLOCK {} KiB · kernel {release}", limit / 1024),
+            means:
+                "rings and blocks of all shards count towards it, and those of this user's other processes"
+                    .into(),
+            tries,
+        };
+    }
     let found = format!(
         "io_uring_setup: {error} · kernel {release} · kernel.io_uring_disabled = {} · seccomp {}",
         if disabled.is_empty() { "absent" } else { disabled },
@@ -181,7 +194,8 @@ pub fn memlock_bytes() -> Option<u64> {
 /// What lets a process lock memory.
 pub fn memlock_remedies() -> Vec<String> {
     vec![
-        "LimitMEMLOCK=infinity in the systemd unit, or --ulimit memlock=-1 for a container".into(),
+        "ulimit -l unlimited, LimitMEMLOCK=infinity in the systemd unit, or --ulimit memlock=-1 for a container"
+            .into(),
         "setcap cap_ipc_lock+ep on the binary".into(),
     ]
 }
@@ -206,13 +220,18 @@ mod tests {
     #[test]
     fn a_refusal_names_its_cause() {
         let refused = io::Error::from_raw_os_error(libc::EPERM);
-        let code = |disabled, seccomp| explain(&refused, "6.18", disabled, seccomp).code;
+        let code = |disabled, seccomp| explain(&refused, "6.18", disabled, seccomp, Some(1 << 16)).code;
         assert_eq!(code("2", false), "uring-disabled");
         assert_eq!(code("1", true), "uring-disabled");
         assert_eq!(code("0", true), "uring-blocked");
         assert_eq!(code("", false), "uring-blocked");
         let no_memory = io::Error::from_raw_os_error(libc::ENOMEM);
-        assert_eq!(explain(&no_memory, "6.18", "0", true).code, "uring-setup");
+        assert_eq!(explain(&no_memory, "6.18", "0", true, None).code, "uring-setup");
+        // It said that the kernel refused a ring, and `auto` did not start, where a limit was too low.
+        let low = explain(&no_memory, "6.18", "0", true, Some(1 << 16));
+        assert_eq!(low.code, "memlock");
+        assert!(low.found.contains("64 KiB") && low.tries.concat().contains("ulimit -l"), "{low}");
+        assert_eq!(low.tries.last().map(String::as_str), Some(WITHOUT));
     }
 
     #[test]
