@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::control::{self, Control};
-use super::failures::{bad_directory, locked, not_advertised, not_listening, ports_end};
+use super::failures::{bad_directory, ids_end, locked, not_advertised, not_listening, ports_end};
 use super::files;
 use super::memory;
 use super::pump::{Node, Stand};
@@ -291,7 +291,9 @@ fn listen_per_shard(
 ) -> Result<Vec<Broker>, Fatal> {
     let Some(ip) = listening.first().map(|listening| listening.addr.ip()) else { return Ok(Vec::new()) };
     let mut brokers = Vec::new();
+    let no_ids = || ids_end(config.node_id.0, config.shards);
     for shard in 0..config.shards {
+        let id = BrokerId(shard_broker_id(config.node_id.0, shard).ok_or_else(no_ids)?);
         let port = match config.advertise_port {
             0 => 0,
             first => first.checked_add(shard).ok_or_else(|| ports_end(first, config.shards))?,
@@ -300,15 +302,14 @@ fn listen_per_shard(
         let (listener, addr) =
             io.listen_with(addr, ListenMode::Exclusive).map_err(|e| not_advertised(addr, shard, e))?;
         listening.push(Listening { listener, addr, shard: Some(ShardId(shard)), for_all: false });
-        let id = BrokerId(shard_broker_id(config.node_id.0, shard));
         brokers.push(Broker { id, port: addr.port(), ..whole.clone() });
     }
     Ok(brokers)
 }
 
-/// The broker id under which a shard is advertised: the same at every start, apart from those of other nodes.
-fn shard_broker_id(node: i32, shard: u16) -> i32 {
-    node.saturating_mul(SHARDS_MAX as i32).saturating_add(1 + i32::from(shard))
+/// The broker id under which a shard is advertised: the same at every start, apart from those of other nodes. None: there is no such id.
+fn shard_broker_id(node: i32, shard: u16) -> Option<i32> {
+    node.checked_mul(SHARDS_MAX as i32)?.checked_add(1 + i32::from(shard))
 }
 
 fn resolve(listener: &Listener) -> Result<SocketAddr, Fatal> {

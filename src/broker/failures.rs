@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::base::error::Fatal;
+use crate::base::limits::SHARDS_MAX;
 use crate::io::{Errno, LockError};
 
 pub fn bad_file(path: &Path, error: &std::io::Error) -> Fatal {
@@ -86,6 +87,20 @@ pub fn dead(why: &str) -> Fatal {
         found: why.into(),
         means: "nothing was acknowledged after it; a restart reads the directory and decides again".into(),
         tries: vec!["dmesg, and the disk's health; then start again".into()],
+    }
+}
+
+pub fn ids_end(node: i32, shards: u16) -> Fatal {
+    let most = (i32::MAX - i32::from(shards)) / SHARDS_MAX as i32;
+    Fatal {
+        code: "bad-config-value",
+        summary: format!("the shards of node {node} have no broker ids"),
+        found: format!("node.id={node}"),
+        means: format!("each shard is advertised under an id of its own, {SHARDS_MAX} for each node"),
+        tries: vec![
+            format!("-X node.id={most} or less, in a new directory"),
+            "--advertise broker, which needs one id".into(),
+        ],
     }
 }
 

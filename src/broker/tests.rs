@@ -49,6 +49,27 @@ fn start(world: &World) -> Result<Node, Fatal> {
     Ok(nodes.remove(0))
 }
 
+// Two shards of a node with a large id were one broker to clients: both got the largest id that there is.
+#[test]
+fn every_advertised_shard_has_an_id_of_its_own_or_the_start_is_refused() {
+    let advertised = |node: &str| {
+        let world = world();
+        let mut loader = Loader::default();
+        let pairs = [("log.dirs", DATA), ("shards", "2"), ("advertise", "shards"), ("node.id", node)];
+        for (key, value) in pairs {
+            loader.set(From::Flag, key, value)?;
+        }
+        let (nodes, _) = assemble(vec![io(&world), io(&world)], loader.finish()?, POOL_BYTES as u64)?;
+        Ok(nodes[0].meta.image.brokers.iter().map(|broker| broker.id.0).collect::<Vec<_>>())
+    };
+    assert_eq!(advertised("2097151"), Ok(vec![2_147_482_625, 2_147_482_626]));
+    for node in ["2097152", "3000000"] {
+        let refused: Fatal = advertised(node).expect_err("no such ids");
+        assert_eq!(refused.code, "bad-config-value");
+        assert!(refused.tries[0].contains("node.id=2097151 or less"), "{refused}");
+    }
+}
+
 /// What a start says that must not succeed.
 fn refusal(world: &World) -> Fatal {
     match start(world) {

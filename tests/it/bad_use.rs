@@ -231,6 +231,8 @@ fn a_number_of_shards_or_cpus_that_cannot_be_is_refused() {
         "bad-config-value",
         &["64 shards", "-X memory=301MiB", "--shards 31 or fewer"],
     );
+    let ids = ["--shards", "2", "--advertise", "shards", "-X", "node.id=3000000"];
+    assert_says(&of(&ids), 2, "bad-config-value", &["node.id=2097151", "--advertise broker"]);
     let ports = ["--shards", "2", "--advertise", "shards", "-X", "advertise.port=65535"];
     assert_says(&of(&ports), 2, "bad-config-value", &["65535", "advertise.port=0"]);
 }
