@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use corelog::config::runtime::Runtime;
 use corelog::io::lane::{Receiver, lane};
-use corelog::io::open::{DriverConfig, open};
+use corelog::io::open::{DriverConfig, SPIN_MAX, open};
 use corelog::io::{Io, Wait};
 
 /// What the receiver does while no message comes, and how far apart messages come so that it is surely doing it.
@@ -21,16 +21,16 @@ use corelog::io::{Io, Wait};
 struct Case {
     name: &'static str,
     awake: bool,
-    spin: bool,
+    spin: Duration,
     gap: Duration,
 }
 
 const CASES: [Case; 3] = [
-    Case { name: "awake", awake: true, spin: false, gap: Duration::from_micros(5) },
+    Case { name: "awake", awake: true, spin: Duration::ZERO, gap: Duration::from_micros(5) },
     // Far below the longest gap that a driver spins for.
-    Case { name: "spinning", awake: false, spin: true, gap: Duration::from_micros(5) },
+    Case { name: "spinning", awake: false, spin: SPIN_MAX, gap: Duration::from_micros(5) },
     // Long enough for the receiver's CPU to be idle, as it is beside a load that leaves it time to sleep.
-    Case { name: "asleep", awake: false, spin: false, gap: Duration::from_micros(300) },
+    Case { name: "asleep", awake: false, spin: Duration::ZERO, gap: Duration::from_micros(300) },
 ];
 
 /// The end of a run.
@@ -40,7 +40,7 @@ const OVER: u64 = u64::MAX;
 const PATIENCE_MS: u64 = 10_000;
 
 /// For the shard of this number, which has a CPU of its own where there are `cpus` enough.
-fn config(spin: bool, number: usize, cpus: usize) -> DriverConfig {
+fn config(spin: Duration, number: usize, cpus: usize) -> DriverConfig {
     let cpu = (number < cpus).then_some(number);
     DriverConfig { pool_bytes: 4 << 20, entries: 64, recv_buffers: 4, spin, cpu }
 }
@@ -92,7 +92,7 @@ fn spin_until(mut over: impl FnMut() -> bool) {
 
 /// `count` messages; nanoseconds that each was under way, and that each cost its sender.
 fn hops(runtime: Runtime, case: Case, count: u64, cpus: usize) -> Option<(Vec<u64>, Vec<u64>)> {
-    let mut io = open(runtime, config(false, 0, cpus)).ok()?;
+    let mut io = open(runtime, config(Duration::ZERO, 0, cpus)).ok()?;
     let (mut tx, mut rx) = lane::<u64>(4);
     let (epoch, received) = (Instant::now(), AtomicU64::new(0));
     let (tell, learn) = mpsc::channel();

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::assemble::{Listening, found, together};
 use super::configure::{Options, configure};
@@ -92,7 +92,7 @@ fn drivers(config: &BrokerConfig) -> Result<Vec<DriverConfig>, Fatal> {
     let driver = |shard: usize| DriverConfig {
         pool_bytes: pool_bytes as usize,
         recv_buffers: memory::recv_buffers(share) as u16,
-        spin: config.spin_us > 0 && cpus.len() > usize::from(config.shards),
+        spin: if cpus.len() > usize::from(config.shards) { config.spin } else { Duration::ZERO },
         cpu: pinned.then(|| cpus[shard % cpus.len()]),
         ..DriverConfig::default()
     };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::broker_keys::STATE_DIR;
 use super::keys;
@@ -105,7 +106,7 @@ pub struct BrokerConfig {
     /// 0 until the machine has been asked.
     pub shards: u16,
     pub cpus: Option<String>,
-    pub spin_us: u32,
+    pub spin: Duration,
     pub runtime: Runtime,
     /// Bytes of all pools; None where the caller derives it with [`memory_default`].
     pub memory: Option<u64>,
@@ -210,7 +211,7 @@ impl BrokerConfig {
             handover_interval_ms: number("shard.handover.interval.ms") as u64,
             shards: filled("shards").and_then(|shards| shards.parse().ok()).unwrap_or(0),
             cpus: filled("cpus"),
-            spin_us: number("shard.spin.us") as u32,
+            spin: Duration::from_micros(number("shard.spin.us") as u64),
             runtime: text("runtime").and_then(|name| Runtime::parse(&name)).unwrap_or_default(),
             memory: long("memory").map(|bytes| bytes as u64),
             tail_cache: long("memory.tail.cache").map(|bytes| bytes as u64),

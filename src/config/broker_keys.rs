@@ -111,7 +111,7 @@ pub const BROKER_KEYS: &[Opt] = &[
     key("shard.handover.requests", Int, Some("256"), Allowed::AtLeast(0),
         "A connection moves to another shard when nearly all of this many requests were for partitions there. 0: it stays."),
     key("shard.spin.us", Int, Some("0"), Allowed::AtLeast(0),
-        "Longest time that an idle shard spins before it sleeps."),
+        "Longest time that an idle shard spins before it sleeps; more than 50 is taken as 50. Only where there are more CPUs than shards."),
     key("shards", Int, None, Allowed::Between(1, SHARDS_MAX as i64),
         "Shards, one core each; as many as there are CPUs to use where it is not set."),
     key("socket.request.max.bytes", Int, Some("104857600"), Allowed::AtLeast(1),

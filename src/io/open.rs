@@ -1,9 +1,12 @@
 //! Making the driver that the configuration asks for.
 
+use std::time::Duration;
+
 use super::Io;
 use super::epoll::Epoll;
 #[cfg(feature = "glommio")]
 use super::glommio::Glommio;
+pub use super::linux::spin::SPIN_MAX;
 use super::uring::Uring;
 use super::uring::probe::WITHOUT;
 use crate::base::error::Fatal;
@@ -18,15 +21,21 @@ pub struct DriverConfig {
     pub entries: u32,
     /// Receive buffers of 64 KiB, mapped at once; at most 32768.
     pub recv_buffers: u16,
-    /// Spin for a while before sleeping when work comes in quick succession. Off where shards share cores with others.
-    pub spin: bool,
+    /// Longest time to spin before sleeping when work comes in quick succession, at most [`SPIN_MAX`]. Zero where shards share cores with others.
+    pub spin: Duration,
     /// Bind the calling thread to this CPU.
     pub cpu: Option<usize>,
 }
 
 impl Default for DriverConfig {
     fn default() -> DriverConfig {
-        DriverConfig { pool_bytes: 64 << 20, entries: 1024, recv_buffers: 256, spin: false, cpu: None }
+        DriverConfig {
+            pool_bytes: 64 << 20,
+            entries: 1024,
+            recv_buffers: 256,
+            spin: Duration::ZERO,
+            cpu: None,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub use drive::{Load, Measured, measure};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use self::commit::Rounds;
 use self::frames::{HEADER_BYTES, REPLY_BYTES, Stream};
@@ -24,7 +25,7 @@ use self::log::{Owed, RingLog};
 use crate::base::error::Fatal;
 use crate::base::limits::BLOCK_BYTES;
 use crate::config::runtime::Runtime;
-use crate::io::open::{self, DriverConfig};
+use crate::io::open::{self, DriverConfig, SPIN_MAX};
 use crate::io::{
     ConnId, Done, Errno, FileId, Io, ListenerId, Op, OpenMode, Payload, SendChain, SendPart, Token, Wait,
     WriteSync,
@@ -60,7 +61,8 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
 
 /// A pipeline on a driver of this thread.
 fn open(args: &Args) -> Result<Pipeline, Fatal> {
-    let config = DriverConfig { cpu: args.cpu, spin: args.spin, ..DriverConfig::default() };
+    let spin = if args.spin { SPIN_MAX } else { Duration::ZERO };
+    let config = DriverConfig { cpu: args.cpu, spin, ..DriverConfig::default() };
     Pipeline::new(open::open(args.runtime, config)?, args)
 }
 

@@ -54,7 +54,7 @@ use super::linux::bell::Bell;
 use super::linux::fault::FaultPlan;
 use super::linux::lock::HeldLock;
 use super::linux::message::Message;
-use super::linux::spin::SPIN_NS_MAX;
+use super::linux::spin::SPIN_MAX;
 use super::linux::table::{Owner, Table};
 use super::linux::{self, sockets, storage};
 use super::open::DriverConfig;
@@ -121,8 +121,8 @@ impl Glommio {
             .ring_depth(config.entries as usize)
             .preempt_timer(PREEMPT_AFTER)
             .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS));
-        if config.spin {
-            builder = builder.spin_before_park(Duration::from_nanos(SPIN_NS_MAX));
+        if !config.spin.is_zero() {
+            builder = builder.spin_before_park(config.spin.min(SPIN_MAX));
         }
         let executor = builder.make().map_err(|e| refusal::explain(&e))?;
         let recv = RecvPool::new(config.recv_buffers.max(1));

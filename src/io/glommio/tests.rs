@@ -28,7 +28,7 @@ fn cpus_allowed() -> String {
 
 #[test]
 fn a_driver_bound_to_a_cpu_keeps_its_threads_there() {
-    let config = DriverConfig { cpu: Some(0), spin: true, ..DriverConfig::default() };
+    let config = DriverConfig { cpu: Some(0), spin: SPIN_MAX, ..DriverConfig::default() };
     // On a thread of its own: the binding stays.
     let ran = std::thread::spawn(|| {
         let mut io = made("a_driver_bound_to_a_cpu_keeps_its_threads_there", config)?;

@@ -14,6 +14,7 @@ use crate::io::buffer::BlockSlice;
 use crate::io::lane::{Receiver, lane};
 use crate::io::linux::seccomp::forbid_io_uring;
 use crate::io::linux::skip::skip;
+use crate::io::linux::spin::SPIN_MAX;
 use crate::io::{FileId, ListenMode, OpenMode, SendChain, SendPart, WriteSync};
 
 /// A driver and a directory of its own; none where io_uring is not permitted.
@@ -121,7 +122,7 @@ fn every_set_of_flags_works() {
 
 #[test]
 fn spinning_finds_completions_too() {
-    let config = Config { spin: true, ..small() };
+    let config = Config { spin: SPIN_MAX, ..small() };
     if let Some(mut rig) = rig("spinning_finds_completions_too", Uring::new(config)) {
         exercise(&mut rig);
         let file = rig.create("spun");
@@ -132,6 +133,7 @@ fn spinning_finds_completions_too() {
 /// Two drivers on two threads answer each other; what each sleeps through is a call that the other made.
 fn ping_pong(spin: bool, flags: usize) -> Option<()> {
     const ROUNDS: u64 = 500;
+    let spin = if spin { SPIN_MAX } else { Duration::ZERO };
     let make = move || Uring::with_flags(Config { spin, ..small() }, &FLAG_SETS[flags..]);
     let Ok(mut here) = make() else {
         skip("uring::rings_wake_each_other_under_every_set_of_flags", "no io_uring");
