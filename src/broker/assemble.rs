@@ -251,7 +251,8 @@ fn listen(io: &mut Io, config: &BrokerConfig) -> Result<Vec<Listening>, Fatal> {
     let mut listening = Vec::new();
     for listener in &config.listeners {
         let addr = resolve(listener)?;
-        let bound = listen_at(io, config, addr).map_err(|e| not_listening(addr, e))?;
+        let own = is_own(&listening, addr);
+        let bound = listen_at(io, config, addr).map_err(|e| not_listening(addr, e, own))?;
         let port = bound[0].addr.port();
         listening.extend(bound);
         // `localhost` is ::1 for some clients: both loopback addresses answer, as far as the second one is free.
@@ -299,12 +300,21 @@ fn listen_per_shard(
             first => first.checked_add(shard).ok_or_else(|| ports_end(first, config.shards))?,
         };
         let addr = SocketAddr::new(ip, port);
+        let own = is_own(listening, addr);
         let (listener, addr) =
-            io.listen_with(addr, ListenMode::Exclusive).map_err(|e| not_advertised(addr, shard, e))?;
+            io.listen_with(addr, ListenMode::Exclusive).map_err(|e| not_advertised(addr, shard, e, own))?;
         listening.push(Listening { listener, addr, shard: Some(ShardId(shard)), for_all: false });
         brokers.push(Broker { id, port: addr.port(), ..whole.clone() });
     }
     Ok(brokers)
+}
+
+/// This broker listens there already.
+fn is_own(listening: &[Listening], addr: SocketAddr) -> bool {
+    let same = |own: SocketAddr| own.is_ipv4() == addr.is_ipv4() && own.port() == addr.port();
+    let overlaps =
+        |own: SocketAddr| own.ip() == addr.ip() || own.ip().is_unspecified() || addr.ip().is_unspecified();
+    listening.iter().any(|own| same(own.addr) && overlaps(own.addr))
 }
 
 /// The broker id under which a shard is advertised: the same at every start, apart from those of other nodes. None: there is no such id.

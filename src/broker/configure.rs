@@ -79,10 +79,17 @@ pub fn configure(options: &Options) -> Result<BrokerConfig, Fatal> {
         config.shards = cpus.len().clamp(1, SHARDS_MAX) as u16;
     }
     if usize::from(config.shards) > cpus.len() {
-        let (shards, cpus) = (config.shards, cpus.len());
-        config
-            .notes
-            .push(format!("{shards} shards share {cpus} CPUs: each is slower than on one of its own"));
+        config.notes.push(crowded(config.shards, cpus.len()));
     }
     Ok(config)
+}
+
+fn crowded(shards: u16, cpus: usize) -> String {
+    let (of_cpus, fewer) = match cpus {
+        1 => ("1 CPU".to_string(), "--shards 1".to_string()),
+        _ => (format!("{cpus} CPUs"), format!("--shards {cpus} or fewer")),
+    };
+    format!(
+        "{shards} shards share {of_cpus}: each is slower than on one of its own, which {fewer} gives them"
+    )
 }

@@ -57,27 +57,33 @@ pub fn locked(dir: &Path, error: &LockError) -> Fatal {
     }
 }
 
-pub fn not_listening(addr: SocketAddr, errno: Errno) -> Fatal {
+/// `own`: this broker listens there already.
+pub fn not_listening(addr: SocketAddr, errno: Errno, own: bool) -> Fatal {
     let in_use = errno == Errno::ADDRINUSE;
+    let means = match (in_use, own) {
+        (true, true) => "another listener of this broker has this port already",
+        (true, false) => "another process serves this port",
+        (false, _) => "the address cannot be bound",
+    };
+    let owner = format!("ss -ltnp 'sport = :{}' names the owner", addr.port());
+    let other = "--listen 127.0.0.1:0 takes a free port".to_string();
     Fatal {
         code: if in_use { "port-in-use" } else { "listener-failed" },
         summary: format!("cannot listen on {addr}"),
         found: errno.to_string(),
-        means: if in_use { "another process serves this port" } else { "the address cannot be bound" }.into(),
-        tries: vec![
-            format!("ss -ltnp 'sport = :{}' names the owner", addr.port()),
-            "--listen 127.0.0.1:0 takes a free port".into(),
-        ],
+        means: means.into(),
+        tries: if in_use && own { vec![other] } else { vec![owner, other] },
     }
 }
 
 /// The port of one shard.
-pub fn not_advertised(addr: SocketAddr, shard: u16, errno: Errno) -> Fatal {
-    let whole = not_listening(addr, errno);
-    let mut tries = whole.tries;
-    tries.truncate(1);
-    tries.push("-X advertise.port=N moves the ports of all shards; 0 takes free ones".into());
-    Fatal { summary: format!("shard {shard} cannot listen on {addr}"), tries, ..whole }
+pub fn not_advertised(addr: SocketAddr, shard: u16, errno: Errno, own: bool) -> Fatal {
+    let mut whole = not_listening(addr, errno, own);
+    let moved = "-X advertise.port=N moves the ports of all shards; 0 takes free ones".to_string();
+    if let Some(last) = whole.tries.last_mut() {
+        *last = moved;
+    }
+    Fatal { summary: format!("shard {shard} cannot listen on {addr}"), ..whole }
 }
 
 pub fn dead(why: &str) -> Fatal {

@@ -34,8 +34,17 @@ pub fn cpus(wanted: Option<&str>) -> Result<Vec<usize>, Fatal> {
         means: means.into(),
         tries: vec![format!("cpus={}", show_list(&allowed)), "leave cpus out: all of them are used".into()],
     };
-    let Some(list) = parse_list(text) else {
-        return Err(bad(text.into(), "a CPU list is numbers and ranges, as in 2-5,8"));
+    let list = match parse_list(text) {
+        Ok(list) => list,
+        Err(BadList::TooLarge(cpu)) => {
+            return Err(bad(
+                format!("CPU {cpu}"),
+                &format!("the largest number of a CPU is {}", CPUS_MAX - 1),
+            ));
+        }
+        Err(BadList::NoList) => {
+            return Err(bad(text.into(), "a CPU list is numbers and ranges, as in 2-5,8"));
+        }
     };
     match list.iter().find(|cpu| !allowed.contains(cpu)) {
         None => Ok(list),
@@ -48,26 +57,37 @@ pub fn cpus(wanted: Option<&str>) -> Result<Vec<usize>, Fatal> {
 
 fn allowed_cpus(status: &str) -> Option<Vec<usize>> {
     let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
-    parse_list(line.trim())
+    parse_list(line.trim()).ok()
+}
+
+/// Why a text names no CPUs.
+#[derive(Debug, PartialEq, Eq)]
+enum BadList {
+    NoList,
+    TooLarge(usize),
 }
 
 /// Most CPUs that a list may name: far above any machine, far below what a typing error like `0-999999999` would allocate.
 const CPUS_MAX: usize = 8192;
 
-/// Numbers and ranges, each CPU once, in the order given. None for anything else.
-fn parse_list(text: &str) -> Option<Vec<usize>> {
+/// Numbers and ranges, each CPU once, in the order given.
+fn parse_list(text: &str) -> Result<Vec<usize>, BadList> {
+    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| BadList::NoList);
     let mut list = Vec::new();
     for item in text.split(',') {
         let (first, last) = item.split_once('-').unwrap_or((item, item));
-        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        if first > last || last >= CPUS_MAX {
-            return None;
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(BadList::NoList);
+        }
+        if last >= CPUS_MAX {
+            return Err(BadList::TooLarge(last));
         }
         list.extend(first..=last);
     }
     let mut seen = std::collections::BTreeSet::new();
     list.retain(|cpu| seen.insert(*cpu));
-    Some(list)
+    Ok(list)
 }
 
 fn show_list(cpus: &[usize]) -> String {
@@ -87,7 +107,7 @@ fn show_list(cpus: &[usize]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{allowed_cpus, cpus, meminfo_total, parse_list, show_list};
+    use super::{BadList, allowed_cpus, cpus, meminfo_total, parse_list, show_list};
 
     #[test]
     fn memory_total_is_read() {
@@ -97,11 +117,13 @@ mod tests {
 
     #[test]
     fn cpu_lists_are_numbers_and_ranges() {
-        assert_eq!(parse_list("2-4,8"), Some(vec![2, 3, 4, 8]));
-        assert_eq!(parse_list("3,1,3"), Some(vec![3, 1]), "each CPU once, in the order given");
-        for bad in ["", "a", "1-", "-1", "4-2", "1,,2", "0-999999999"] {
-            assert_eq!(parse_list(bad), None, "{bad}");
+        assert_eq!(parse_list("2-4,8"), Ok(vec![2, 3, 4, 8]));
+        assert_eq!(parse_list("3,1,3"), Ok(vec![3, 1]), "each CPU once, in the order given");
+        for bad in ["", "a", "1-", "-1", "4-2", "1,,2"] {
+            assert_eq!(parse_list(bad), Err(BadList::NoList), "{bad}");
         }
+        assert_eq!(parse_list("0-999999999"), Err(BadList::TooLarge(999_999_999)));
+        assert_eq!(parse_list("1,8192"), Err(BadList::TooLarge(8192)));
         assert_eq!(show_list(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
         assert_eq!(allowed_cpus("Name:\tx\nCpus_allowed_list:\t0-1,4\n"), Some(vec![0, 1, 4]));
     }

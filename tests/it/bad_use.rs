@@ -214,6 +214,24 @@ fn a_taken_port_of_a_shard_is_named() {
 }
 
 #[test]
+fn a_port_that_the_broker_itself_has_is_named_as_its_own() {
+    if !can_serve("bad_use::a_port_that_the_broker_itself_has") {
+        return;
+    }
+    let home = Home::new("own-port");
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let (listen, first) = (format!("127.0.0.1:{port}"), format!("advertise.port={}", port - 1));
+    let arguments = ["--shards", "2", "--advertise", "shards", "--listen", &listen, "-X", &first];
+    let output = serve(&home.data(), &arguments);
+    assert_says(&output, 5, "port-in-use", &["shard 1", "this broker", "-X advertise.port=N"]);
+    let twice = format!("listeners=PLAINTEXT://{listen},SECOND://{listen}");
+    let protocols = "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SECOND:PLAINTEXT";
+    let dir = home.data();
+    let arguments = ["--data-dir", dir.to_str().expect("plain"), "-X", &twice, "-X", protocols];
+    assert_says(&serve_until_end(&arguments, END_MAX), 5, "port-in-use", &[&listen, "this broker"]);
+}
+
+#[test]
 fn a_number_of_shards_or_cpus_that_cannot_be_is_refused() {
     let home = Home::new("bad-shards");
     let of = |more: &[&str]| serve(&home.data(), more);
@@ -231,6 +249,7 @@ fn a_number_of_shards_or_cpus_that_cannot_be_is_refused() {
         "bad-config-value",
         &["64 shards", "-X memory=301MiB", "--shards 31 or fewer"],
     );
+    assert_says(&of(&["--cpus", "8192"]), 5, "bad-cpu-list", &["CPU 8192", "8191"]);
     let ids = ["--shards", "2", "--advertise", "shards", "-X", "node.id=3000000"];
     assert_says(&of(&ids), 2, "bad-config-value", &["node.id=2097151", "--advertise broker"]);
     let ports = ["--shards", "2", "--advertise", "shards", "-X", "advertise.port=65535"];

@@ -93,7 +93,8 @@ fn more_shards_than_cpus_are_a_warning() {
     }
     let home = Home::new("shards-more-than-cpus");
     let mut broker = start(&home, SHARDS, &["cpus=0"]);
-    assert!(broker.log().contains("4 shards share 1 CPUs"), "{}", broker.log());
+    let log = broker.log();
+    assert!(log.contains("4 shards share 1 CPU:") && log.contains("--shards 1"), "{log}");
     create(&mut broker.cluster(), "t", SHARDS as i32, &[]);
     let mut talk = Talk::to(&broker.address);
     for partition in 0..SHARDS as i32 {
