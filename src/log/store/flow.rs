@@ -49,9 +49,16 @@ impl Store {
     fn make_room(&mut self, slot: LogSlot, bytes: usize, pool: &mut Pool) -> Result<(), NotAppended> {
         let log = self.log(slot).ok_or(NotAppended::Refused(Refused::UnknownTopicOrPartition))?;
         let rolls = log.rolls(bytes, &self.core);
-        let blocks = log.stage.blocks_wanted(&log.tail, bytes, rolls);
-        if (rolls && self.core.uuids.is_empty()) || !self.reserve(blocks, pool) {
+        if rolls && self.core.uuids.is_empty() {
             return Err(NotAppended::NoMemory);
+        }
+        // What is evicted may be this log's own last block, on whose room it counted: then one more is wanted.
+        while let blocks = self.log(slot).map_or(0, |log| log.stage.blocks_wanted(&log.tail, bytes, rolls))
+            && self.core.spare.len() < blocks
+        {
+            if !self.reserve(blocks, pool) {
+                return Err(NotAppended::NoMemory);
+            }
         }
         let (log, core) = self.log_and_core(slot).ok_or(NotAppended::NoMemory)?;
         if rolls && log.roll(core) {

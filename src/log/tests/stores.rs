@@ -1,9 +1,11 @@
 //! The store over the simulated seam: durability, placement, reads, rolls, space, stop.
 
 use super::rig::{Model, Rig, batch, config, key};
+use crate::base::limits::BLOCK_BYTES;
 use crate::base::offset::Offset;
-use crate::io::sim::Faults;
-use crate::log::store::{Durability, LogConfig};
+use crate::io::buffer::Block;
+use crate::io::sim::{Faults, World};
+use crate::log::store::{Durability, LogConfig, NotAppended};
 
 #[test]
 fn an_ack_means_that_the_bytes_are_flushed() {
@@ -239,4 +241,29 @@ fn another_shard_may_remove_the_topics_directory_before_a_partition_is_in_it() {
         between += u32::from(removed);
     }
     assert!(between > 10, "the other shard removed it {between} times");
+}
+
+// The log counted on the room in its last block, which was evicted to make that room: the broker ended.
+#[test]
+fn a_log_whose_last_block_is_evicted_for_its_own_batch_wants_one_more() {
+    for free in 1..5 {
+        let mut rig = Rig::with_pool(World::new(1, Faults::none()), true, 16 * BLOCK_BYTES, |_| {});
+        let slot = rig.store.create(key(0), LogConfig { segment_bytes: 64 << 20, ..config() });
+        rig.produce(slot, &batch(0, 1, 100));
+        rig.settle(100);
+        let mut taken: Vec<Block> = Vec::new();
+        loop {
+            match rig.io.pool().take() {
+                Some(block) => taken.push(block),
+                None if rig.io.grow_pool() => {}
+                None => break,
+            }
+        }
+        taken.truncate(taken.len() - free);
+        // One block more than are free, beside what is left of the last one.
+        let sent = batch(1, 1, free * BLOCK_BYTES + 100);
+        assert_eq!(rig.append(slot, &sent), Err(NotAppended::NoMemory), "{free} blocks are free");
+        taken.clear();
+        assert_eq!(rig.produce(slot, &sent).base_offset, Offset(1));
+    }
 }
