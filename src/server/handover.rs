@@ -120,7 +120,7 @@ impl Server {
     pub(super) fn wait_to_move(&mut self, at: usize) {
         let conn = &mut self.connections[at];
         if !self.budget.keep_inbox(conn) {
-            return self.close(at);
+            return self.close_for_memory(at);
         }
         if !self.budget.may_listen(conn) {
             self.cancel_recv(at);

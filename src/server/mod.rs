@@ -101,6 +101,8 @@ pub struct Server {
     stalled: Vec<usize>,
     /// Some of them wait for memory of the shard.
     wants_memory: bool,
+    /// Connections closed for want of memory that the log has not told of.
+    closed_for_memory: u64,
     starved: Starved,
     ops: Vec<(Op, Token)>,
     scratch: Scratch,
@@ -130,6 +132,7 @@ impl Server {
             ready: Vec::new(),
             stalled: Vec::new(),
             wants_memory: false,
+            closed_for_memory: 0,
             starved: Starved::default(),
             ops: Vec::new(),
             scratch: Scratch::default(),
@@ -347,7 +350,7 @@ impl Server {
             return self.work_inbox(at, on);
         }
         if !self.budget.keep_inbox(conn) {
-            return self.close(at);
+            return self.close_for_memory(at);
         }
         if conn.ended {
             self.hurry(at, on);
@@ -379,7 +382,7 @@ impl Server {
             if held_back || !self.budget.admits(at, conn) {
                 // For as long as its peer likes.
                 if !self.budget.keep_inbox(conn) {
-                    return self.close(at);
+                    return self.close_for_memory(at);
                 }
                 return self.wait_in_turn(at, held_back, on);
             }
@@ -514,6 +517,12 @@ impl Server {
         conn.phase = Phase::Closing;
         conn.inbox.clear();
         self.ops.push((Op::CloseConn { conn: conn.id }, Token::new(TOKEN_CLOSE, conn.generation, at as u32)));
+    }
+
+    /// What it sent and cannot be worked on yet is more than all together may leave waiting.
+    fn close_for_memory(&mut self, at: usize) {
+        self.closed_for_memory += 1;
+        self.close(at);
     }
 
     fn closed(&mut self, token: Token, on: &mut On<'_>) {

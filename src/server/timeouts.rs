@@ -10,6 +10,13 @@ use crate::io::Mono;
 impl Server {
     /// Closes every connection whose patience is used up.
     pub(super) fn sweep(&mut self, now: Mono) {
+        let closed = std::mem::take(&mut self.closed_for_memory);
+        if closed > 0 {
+            tracing::warn!(
+                connections = closed,
+                "closed: the requests that wait took all the memory that they may; a larger `memory` takes more"
+            );
+        }
         let short = self.budget.is_short();
         if short {
             for (at, conn) in &mut self.connections {
