@@ -67,14 +67,21 @@ pub fn serve(options: &Options, serving: &dyn Fn(&Facts)) -> Result<(), Fatal> {
     }
 }
 
+/// Signals within so long of the first ask for the same stop.
+const ONE_REQUEST: Duration = Duration::from_millis(100);
+
 /// Waits for the signals on a thread of its own.
 fn stop_on_signal(together: Arc<Together>, wakers: Vec<Waker>) {
     std::thread::spawn(move || {
         signal::wait_for_stop_signal();
         together.ask_to_stop();
         wakers.iter().for_each(Waker::wake_from_outside);
-        signal::wait_for_stop_signal();
-        // Asked twice: what is acknowledged is on disk already.
+        let asked = Instant::now();
+        // timeout(1), and a terminal beside a supervisor, send one request twice.
+        while asked.elapsed() < ONE_REQUEST {
+            signal::wait_for_stop_signal();
+        }
+        // Asked again: what is acknowledged as durable or written is on disk already.
         std::process::exit(130);
     });
 }

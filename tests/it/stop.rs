@@ -139,3 +139,20 @@ fn a_second_sigterm_ends_at_once() {
     let again = Broker::start(&home.data(), &[]);
     assert_eq!(Talk::to(&again.address).values("stopped", 0).len(), 1, "nothing acknowledged is lost");
 }
+
+// `timeout 5 corelog serve` signals its child and then its whole group: the stop was cut short by its own echo.
+#[test]
+fn a_request_to_stop_may_come_twice() {
+    if !can_serve("stop::a_request_to_stop_may_come_twice") {
+        return;
+    }
+    let home = Home::new("stop-echo");
+    let mut broker = Broker::start(&home.data(), &[]);
+    create(&mut broker.cluster(), "stopped", 1, &[("durability", "memory")]);
+    assert_eq!(Talk::to(&broker.address).produce("stopped", batch(b"in memory alone")).error_code, 0);
+    broker.signal("TERM");
+    broker.signal("INT");
+    assert_eq!(broker.wait(Duration::from_secs(10)), Some(0), "{}", broker.log());
+    let again = Broker::start(&home.data(), &[]);
+    assert_eq!(Talk::to(&again.address).values("stopped", 0).len(), 1, "an orderly stop keeps it");
+}
