@@ -72,7 +72,7 @@ fn image() -> Image {
         epoch: LeaderEpoch(0),
         replicas: vec![BrokerId(1)],
     }));
-    records.push(Record::Placement { topic: TOPIC, shards: vec![ShardId(0); PARTITIONS as usize] });
+    records.push(Record::Placement { topic: TOPIC, shards: vec![ShardId(0); PARTITIONS as usize], of: None });
     image.apply(&records).expect("records that fit");
     image
 }

@@ -17,10 +17,11 @@ use crate::base::ids::{PartitionIndex, PartitionKey, Uuid};
 use crate::base::limits::{ALIGN, BLOCK_BYTES, WRITE_TRIES_MAX};
 use crate::config::broker::BrokerConfig;
 use crate::controller::Controller;
-use crate::controller::image::{Broker, Image, Topic};
+use crate::controller::image::{Broker, Image, Misfit, Topic};
 use crate::controller::journal::{Point, Write, Writer};
 use crate::controller::meta::{self, Meta};
 use crate::controller::metastore::{self, FOLDER, Files, JOURNAL_ALLOCATE, journal_name, snapshot_name};
+use crate::controller::placement::placed_anew;
 use crate::io::buffer::BlockSlice;
 use crate::io::{Done, Errno, FileId, Io, Mono, Op, OpenMode, Payload, Token, WriteSync};
 use crate::log::store::Source;
@@ -111,13 +112,21 @@ pub fn recover(
         directory: super::source::random_uuid(io),
     });
     let mut image = Image::new(meta.cluster_id(), config, brokers);
-    image.load(records).map_err(|misfit| Fatal {
+    let corrupt = |misfit: Misfit| Fatal {
         code: "metadata-corrupt",
         summary: format!("{} does not fit what came before it", misfit.key),
         found: misfit.what.into(),
         means: "the metadata on disk contradicts itself".into(),
         tries: vec![format!("restore {} from a backup", folder.display())],
-    })?;
+    };
+    image.load(records).map_err(corrupt)?;
+    // In the snapshot that `begin` writes.
+    let placed = placed_anew(&image);
+    if !placed.is_empty() {
+        let (topics, shards) = (placed.len(), image.config.shards);
+        tracing::info!(topics, shards, "partitions are placed for this number of shards");
+        image.apply(&placed).map_err(corrupt)?;
+    }
     let (journal, writer) = begin(io, &folder, &image, meta.cluster, next, point).map_err(failed)?;
     if fresh {
         files::replace(io, &dir.join(meta::FILE), &meta.encode()).map_err(failed)?;

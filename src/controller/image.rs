@@ -24,7 +24,7 @@ pub struct Partition {
     pub leader: BrokerId,
     pub leader_epoch: LeaderEpoch,
     pub replicas: Vec<BrokerId>,
-    /// The shard that it was placed on, to be folded onto the shards there are ([`super::placement::home`]).
+    /// The shard that it was placed on. A start with another number of shards places anew ([`super::placement::placed_anew`]).
     pub shard: ShardId,
 }
 
@@ -37,6 +37,8 @@ pub struct Topic {
     /// What follows from that and the broker's values.
     pub config: TopicConfig,
     pub partitions: Vec<Partition>,
+    /// Of so many shards theirs were chosen; none if that is not known.
+    pub placed_of: Option<u16>,
 }
 
 impl Topic {
@@ -219,7 +221,7 @@ impl Image {
                 });
             }
             let shards = topic.partitions.iter().map(|partition| partition.shard).collect();
-            records.push(Record::Placement { topic: id, shards });
+            records.push(Record::Placement { topic: id, shards, of: topic.placed_of });
         }
         records.push(Record::ProducerIds { next: self.next_producer_id });
         records
@@ -241,14 +243,15 @@ impl Image {
                 }
                 Ok(())
             }
-            Record::Placement { topic, shards } => {
-                let partitions = &mut self.topic_mut(*topic)?.partitions;
-                if partitions.len() != shards.len() {
+            Record::Placement { topic, shards, of } => {
+                let topic = self.topic_mut(*topic)?;
+                if topic.partitions.len() != shards.len() {
                     return Err("it places another number of partitions than there are");
                 }
-                for (partition, shard) in partitions.iter_mut().zip(shards) {
+                for (partition, shard) in topic.partitions.iter_mut().zip(shards) {
                     partition.shard = *shard;
                 }
+                topic.placed_of = *of;
                 Ok(())
             }
             Record::Config { broker, config } => {
@@ -265,14 +268,14 @@ impl Image {
 
     fn put_topic(&mut self, name: &str, id: Uuid, overrides: &Overrides) -> Result<(), &'static str> {
         let config = TopicConfig::resolve(overrides, &self.config);
-        let partitions = match self.topics.get(name) {
+        let (partitions, placed_of) = match self.topics.get(name) {
             Some(topic) if topic.id != id => return Err("a topic of this name has another id"),
-            Some(topic) => topic.partitions.clone(),
-            None => Vec::new(),
+            Some(topic) => (topic.partitions.clone(), topic.placed_of),
+            None => (Vec::new(), None),
         };
         let overrides = overrides.clone();
         self.names.insert(id, name.to_string());
-        let topic = Topic { name: name.to_string(), id, overrides, config, partitions };
+        let topic = Topic { name: name.to_string(), id, overrides, config, partitions, placed_of };
         self.topics.insert(name.to_string(), Arc::new(topic));
         Ok(())
     }

@@ -1,16 +1,40 @@
-//! Which shard a new partition lives on. The record keeps the choice; what runs is [`home`], so that a directory written with one number
-//! of shards is served by any other without moving a byte.
+//! Which shard a partition lives on. The record keeps the choice, and of how many shards it was made: a start with another number chooses
+//! anew for all of them, which moves no byte, for every shard can open every log.
 //!
 //! A new partition goes to the shard with the fewest partitions, the lowest number among equals. That is deterministic, spreads one topic
 //! over the shards, and fills up shards that were added later. Why not by load: it is not known when a topic is created;
 //! moving partitions by load is a decision of its own.
 
-use super::image::Image;
+use std::sync::Arc;
+
+use super::image::{Image, Topic};
+use super::record::Record;
 use crate::base::ids::ShardId;
 
-/// The shard that serves what was placed on `placed`, with this many shards: the same rule for every reader of a placement.
+/// The shard that serves what was placed on `placed`, with this many shards: the same rule for every reader of a placement, and the last
+/// word where nobody chose anew.
 pub fn home(placed: ShardId, shards: u16) -> ShardId {
     ShardId(placed.0 % shards.max(1))
+}
+
+/// What a start must record before it serves: the topics whose shards were chosen of another number than runs now are placed as new ones
+/// are, behind all others, whatever had been asked for when they were made. Where the number is not known, what runs is written down.
+pub fn placed_anew(image: &Image) -> Vec<Record> {
+    let shards = image.config.shards;
+    let is_stale = |of: Option<u16>| of.is_some_and(|of| of != shards);
+    let kept = image.topics().filter(|topic| !is_stale(topic.placed_of));
+    let mut load =
+        Load::of_placed(kept.flat_map(|topic| &topic.partitions).map(|partition| partition.shard), shards);
+    let stale = image.topics().filter(|topic| topic.placed_of != Some(shards));
+    let place = |topic: &Arc<Topic>| {
+        let homes = if is_stale(topic.placed_of) {
+            load.place(topic.partitions.iter().map(|_| None))
+        } else {
+            topic.partitions.iter().map(|partition| home(partition.shard, shards)).collect()
+        };
+        Record::Placement { topic: topic.id, shards: homes, of: Some(shards) }
+    };
+    stale.map(place).collect()
 }
 
 /// Partitions per shard, as homes.
@@ -21,10 +45,13 @@ pub struct Load {
 
 impl Load {
     pub fn of(image: &Image, shards: u16) -> Load {
+        let partitions = image.topics().flat_map(|topic| &topic.partitions);
+        Load::of_placed(partitions.map(|partition| partition.shard), shards)
+    }
+
+    fn of_placed(placed: impl Iterator<Item = ShardId>, shards: u16) -> Load {
         let mut counts = vec![0; usize::from(shards.max(1))];
-        for partition in image.topics().flat_map(|topic| &topic.partitions) {
-            counts[usize::from(home(partition.shard, shards).0)] += 1;
-        }
+        placed.for_each(|shard| counts[usize::from(home(shard, shards).0)] += 1);
         Load { counts }
     }
 

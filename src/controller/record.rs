@@ -52,6 +52,8 @@ pub enum Record {
     Placement {
         topic: Uuid,
         shards: Vec<ShardId>,
+        /// Of so many shards they were chosen; none where the broker that wrote it kept no count.
+        of: Option<u16>,
     },
     Config {
         broker: Option<BrokerId>,
@@ -93,6 +95,8 @@ struct PartitionValue {
 struct PlacementValue {
     v: u32,
     shards: Vec<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of: Option<u16>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -161,8 +165,9 @@ impl Record {
                 let replicas = replicas.iter().map(|broker| broker.0).collect();
                 Some(json(&PartitionValue { v, leader: leader.0, leader_epoch: epoch.0, replicas }))
             }
-            Record::Placement { shards, .. } => {
-                Some(json(&PlacementValue { v, shards: shards.iter().map(|shard| shard.0).collect() }))
+            Record::Placement { shards, of, .. } => {
+                let shards = shards.iter().map(|shard| shard.0).collect();
+                Some(json(&PlacementValue { v, shards, of: *of }))
             }
             Record::Config { config, .. } => Some(json(&ConfigValue { v, config: config.clone() })),
             Record::ProducerIds { next } => Some(json(&ProducerIdsValue { v, next: *next })),
@@ -190,8 +195,8 @@ impl Record {
                 }
             }
             Key::Placement(topic) => {
-                let PlacementValue { shards, .. } = read(value)?;
-                Record::Placement { topic, shards: shards.into_iter().map(ShardId).collect() }
+                let PlacementValue { shards, of, .. } = read(value)?;
+                Record::Placement { topic, shards: shards.into_iter().map(ShardId).collect(), of }
             }
             Key::Config(broker) => {
                 let ConfigValue { config, .. } = read(value)?;

@@ -6,7 +6,7 @@ use super::image::{Broker, Image};
 use super::journal::{BLOCK, Header, Point, VERSION, Writer};
 use super::meta::{FORMAT, Meta};
 use super::metastore::{self, Files, Recovered, Row, begin, recover, unformatted};
-use super::placement::{Load, home};
+use super::placement::{Load, home, placed_anew};
 use super::record::{BadRecord, Record};
 use super::topics::{Deleted, MorePartitions, NewTopic, TopicRef};
 use super::{Controller, Refusal};
@@ -399,6 +399,52 @@ fn partitions_spread_over_the_shards() {
     );
 }
 
+// What one shard had written stayed on the first of four for ever.
+#[test]
+fn another_number_of_shards_places_anew() {
+    let shards = |image: &Image, name: &str| -> Vec<u16> {
+        image.topic(name).unwrap().partitions.iter().map(|partition| partition.shard.0).collect()
+    };
+    let mut c = controller(&[]);
+    let _ = create(&mut c, &[topic("a", 4, 1), topic("b", 3, 1)]);
+    let mut records = c.staged().records();
+    for count in ["4", "3", "1", "8"] {
+        let mut next = image(&[("shards", count)]);
+        next.load(records).unwrap();
+        let anew = placed_anew(&next);
+        next.apply(&anew).unwrap();
+        assert!(placed_anew(&next).is_empty(), "and a restart moves nothing");
+        let expected = match count {
+            "4" => (vec![0, 1, 2, 3], vec![0, 1, 2]),
+            "3" => (vec![0, 1, 2, 0], vec![1, 2, 0]),
+            "1" => (vec![0; 4], vec![0; 3]),
+            _ => (vec![0, 1, 2, 3], vec![4, 5, 6]),
+        };
+        assert_eq!((shards(&next, "a"), shards(&next, "b")), expected, "{count} shards");
+        records = next.records();
+    }
+}
+
+// Records of brokers that kept no count say nothing about it: what was asked for is not undone.
+#[test]
+fn a_placement_without_a_count_stays_and_gets_one() {
+    let mut c = controller(&[("shards", "2")]);
+    let _ = create(&mut c, &[topic("a", 4, 1)]);
+    let mut records = c.staged().records();
+    for record in &mut records {
+        if let Record::Placement { shards, of, .. } = record {
+            (*shards, *of) = (vec![ShardId(1), ShardId(1), ShardId(1), ShardId(3)], None);
+        }
+    }
+    let mut next = image(&[("shards", "2")]);
+    next.load(records).unwrap();
+    let anew = placed_anew(&next);
+    next.apply(&anew).unwrap();
+    let topic = next.topic("a").unwrap();
+    assert_eq!(topic.placed_of, Some(2));
+    assert!(topic.partitions.iter().all(|partition| partition.shard == ShardId(1)));
+}
+
 #[test]
 fn producer_ids_are_never_given_twice() {
     let mut c = controller(&[]);
@@ -445,7 +491,7 @@ fn records_are_values_under_keys() {
     let expected = [
         format!(r#"topics/a {{"v":1,"id":"{id}","config":{{"retention.ms":"5"}}}}"#),
         format!(r#"p/{id}/0 {{"v":1,"leader":1,"leader_epoch":0,"replicas":[1]}}"#),
-        format!(r#"placement/{id} {{"v":1,"shards":[0]}}"#),
+        format!(r#"placement/{id} {{"v":1,"shards":[0],"of":0}}"#),
         r#"config/default {"v":1,"config":{"log.retention.ms":"2000"}}"#.to_string(),
     ];
     assert_eq!(stored, expected);
@@ -457,7 +503,7 @@ fn records_are_values_under_keys() {
     assert_eq!(Record::parse("topics/a", Some(r#"{"v":2}"#)), Err(BadRecord::Newer));
     assert_eq!(Record::parse("topics/a", Some(r#"{"v":1}"#)), Err(BadRecord::Value));
     assert_eq!(Record::parse("what/a", Some("{}")), Err(BadRecord::Key));
-    let stray = Record::Placement { topic: Uuid([9; 16]), shards: Vec::new() };
+    let stray = Record::Placement { topic: Uuid([9; 16]), shards: Vec::new(), of: None };
     assert!(image(&[]).apply(&[stray]).is_err());
 }
 

@@ -105,6 +105,7 @@ pub(super) fn create(
             records.push(Record::Placement {
                 topic: id,
                 shards: load.place(places.iter().map(|place| place.shard)),
+                of: Some(image.config.shards),
             });
             Created { id, partitions, replication_factor: factor, overrides }
         });
@@ -178,7 +179,7 @@ pub(super) fn add_partitions(image: &Image, topics: &[MorePartitions]) -> (ByNam
             let mut shards: Vec<_> = topic.partitions.iter().map(|partition| partition.shard).collect();
             shards.extend(load.place(places.iter().map(|place| place.shard)));
             records.extend(partition_records(topic.id, topic.partitions.len(), &places));
-            records.push(Record::Placement { topic: topic.id, shards });
+            records.push(Record::Placement { topic: topic.id, shards, of: Some(image.config.shards) });
         });
         results.push((asked.name.clone(), result));
     }

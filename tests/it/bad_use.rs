@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use corelog::client::admin::NewTopic;
@@ -199,15 +200,25 @@ fn a_taken_port_is_named() {
     );
 }
 
+/// A port that is free, and the next one, bound. Below those that the kernel gives to whoever asks for any.
+fn two_ports() -> (u16, TcpListener) {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let bind = |port: u16| TcpListener::bind(("127.0.0.1", port));
+    let from = 15_000 + (std::process::id() as u16 % 400) * 10;
+    let pair = std::iter::repeat_with(|| from + NEXT.fetch_add(2, Ordering::Relaxed))
+        .find_map(|first| bind(first).and_then(|_| bind(first + 1)).ok().map(|second| (first, second)));
+    pair.expect("two free ports")
+}
+
 #[test]
 fn a_taken_port_of_a_shard_is_named() {
     if !can_serve("bad_use::a_taken_port_of_a_shard_is_named") {
         return;
     }
     let home = Home::new("taken-shard-port");
-    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (first, other) = two_ports();
     let port = other.local_addr().expect("bound").port();
-    let first = format!("advertise.port={}", port - 1);
+    let first = format!("advertise.port={first}");
     let arguments = ["--shards", "2", "--advertise", "shards", "-X", &first];
     let output = serve(&home.data(), &arguments);
     assert_says(&output, 5, "port-in-use", &["shard 1", &port.to_string(), "-X advertise.port=N"]);
@@ -219,8 +230,10 @@ fn a_port_that_the_broker_itself_has_is_named_as_its_own() {
         return;
     }
     let home = Home::new("own-port");
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
-    let (listen, first) = (format!("127.0.0.1:{port}"), format!("advertise.port={}", port - 1));
+    let (first, second) = two_ports();
+    let port = second.local_addr().expect("bound").port();
+    drop(second);
+    let (listen, first) = (format!("127.0.0.1:{port}"), format!("advertise.port={first}"));
     let arguments = ["--shards", "2", "--advertise", "shards", "--listen", &listen, "-X", &first];
     let output = serve(&home.data(), &arguments);
     assert_says(&output, 5, "port-in-use", &["shard 1", "this broker", "-X advertise.port=N"]);
