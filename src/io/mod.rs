@@ -41,6 +41,9 @@
 //!   wait in the socket. A [`Socket`] that is dropped instead closes the connection.
 //! - **Listeners** are shared by [`Io::share_listener`], and each connection goes to one of the shards that accept, whichever is
 //!   first; or each shard has one of its own at the same address, with [`ListenMode::ReusePort`].
+//! - **A connection to a shared listener may wait for a shard that does no turns**: the kernel tells one of those that accept, the first in
+//!   line, and tells it again of the next one. Whoever finds with [`Io::has_waiting`] that one waits takes it with [`Op::CancelAccept`] and
+//!   then a new [`Op::Accept`], which looks for itself, and goes to the end of the line.
 //! - **The lock** of a data directory is taken by one shard and joined by the others, so that what any of them had in flight when the
 //!   process was killed keeps it.
 //!
@@ -296,8 +299,13 @@ pub enum Op {
     SyncDir {
         path: PathBuf,
     },
-    /// Multishot: one `Done` with [`Payload::Accepted`] for each connection.
+    /// Multishot: one `Done` with [`Payload::Accepted`] for each connection, those that wait already first.
     Accept {
+        listener: ListenerId,
+    },
+    /// Ends the `Accept` of that listener, if one is in flight; the `Accept` completes with `Errno::CANCELED`, behind what it took. What it
+    /// was told of and had not taken waits for the next `Accept`, of this driver or another that shares the listener: nobody is told anew.
+    CancelAccept {
         listener: ListenerId,
     },
     /// Multishot: one `Done` with [`Payload::Received`] for each piece; result 0 without payload is the peer's end of stream.
@@ -639,6 +647,11 @@ impl Io {
     /// Joins a listening socket: each connection goes to one of the shards whose `Accept` is armed.
     pub fn add_listener(&mut self, shared: SharedListener) -> ListenerId {
         each_driver!(self, io => io.add_listener(shared))
+    }
+
+    /// A connection waits at a listening socket to be accepted, by whomever. One short system call.
+    pub fn has_waiting(&self, listener: ListenerId) -> bool {
+        each_driver!(self, io => io.has_waiting(listener))
     }
 
     /// Takes over a connection that another `Io` of the same kind detached. Nothing of its stream is lost on the way.

@@ -211,6 +211,7 @@ impl Epoll {
         }
         match op {
             Op::Accept { listener } => self.begin_accept(listener, owner),
+            Op::CancelAccept { listener } => self.cancel_accept(listener, owner),
             Op::Recv { conn } => self.begin_recv(conn, owner),
             Op::CancelRecv { conn } => self.cancel_recv(conn, owner),
             Op::Send { conn, chain } => self.begin_send(conn, chain, owner),

@@ -94,6 +94,13 @@ impl Epoll {
         }
     }
 
+    pub(super) fn cancel_accept(&mut self, listener: ListenerId, owner: Owner) {
+        if let Some(accept) = self.listeners.get_mut(listener.0).accept {
+            self.end_accept(listener.0, accept, Errno::CANCELED);
+        }
+        self.finish(owner, Ok(0), false, Payload::None);
+    }
+
     pub(super) fn begin_recv(&mut self, conn: ConnId, owner: Owner) {
         let state = self.conns.get_mut(conn.0);
         assert!(state.recv.is_none(), "one Recv per open connection");
@@ -224,21 +231,25 @@ impl Epoll {
     }
 
     fn refused_accept(&mut self, index: u32, owner: Owner, refusal: Errno) -> Step {
-        let state = self.listeners.get_mut(index);
         match refusal.0 {
             libc::EAGAIN => {
-                state.readable = false;
+                self.listeners.get_mut(index).readable = false;
                 Step::Later
             }
             libc::EINTR | libc::ECONNABORTED | libc::EPROTO => Step::Again,
             _ => {
-                // From here on others that share the listener are told; the next `Accept` is told of what still waits.
-                (state.accept, state.readable) = (None, false);
-                self.poller.remove(state.socket.as_raw_fd());
-                self.finish(owner, Err(refusal), false, Payload::None);
+                self.end_accept(index, owner, refusal);
                 Step::Later
             }
         }
+    }
+
+    /// From here on others that share the listener are told; the next `Accept` is told of what still waits.
+    fn end_accept(&mut self, index: u32, owner: Owner, why: Errno) {
+        let state = self.listeners.get_mut(index);
+        (state.accept, state.readable) = (None, false);
+        self.poller.remove(state.socket.as_raw_fd());
+        self.finish(owner, Err(why), false, Payload::None);
     }
 
     /// Sends until the chain, or as much of it as one send may take, has left, or the socket takes no more.

@@ -37,6 +37,10 @@ impl Epoll {
         self.add_socket(socket)
     }
 
+    pub fn has_waiting(&self, listener: ListenerId) -> bool {
+        sockets::has_waiting(&self.listeners.get(listener.0).socket())
+    }
+
     fn add_socket(&mut self, socket: Arc<TcpListener>) -> ListenerId {
         ListenerId(self.listeners.insert(Listener::new(socket)))
     }

@@ -28,8 +28,11 @@ impl Glommio {
     fn begin_whole(&mut self, op: Op, owner: Owner) {
         match op {
             Op::Accept { listener } => self.begin_accept(listener, owner),
+            Op::CancelAccept { listener } => {
+                self.begin_cancel(self.listeners.get(listener.0).accept.clone(), owner);
+            }
             Op::Recv { conn } => self.begin_recv(conn, owner),
-            Op::CancelRecv { conn } => self.begin_cancel(conn, owner),
+            Op::CancelRecv { conn } => self.begin_cancel(self.conns.get(conn.0).recv.clone(), owner),
             Op::Send { conn, chain } => self.begin_send(conn, chain, owner),
             Op::CloseConn { conn } => self.begin_close_conn(conn, owner),
             Op::DetachConn { conn } => self.detach(conn, owner),
@@ -119,10 +122,8 @@ impl Glommio {
         self.start(net::receive(conn, socket, stop, kit, owner));
     }
 
-    fn begin_cancel(&mut self, conn: ConnId, owner: Owner) {
-        if let Some(stop) = self.conns.get(conn.0).recv.clone() {
-            self.starting.push(ask(stop));
-        }
+    fn begin_cancel(&mut self, stop: Option<Rc<Stop>>, owner: Owner) {
+        self.starting.extend(stop.map(ask));
         self.finish(owner, Ok(0), false, Payload::None);
     }
 

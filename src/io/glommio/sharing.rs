@@ -66,6 +66,10 @@ impl Glommio {
         ListenerId(self.listeners.insert(Listener { socket, accept: None }))
     }
 
+    pub fn has_waiting(&self, listener: ListenerId) -> bool {
+        sockets::has_waiting(&self.listeners.get(listener.0).socket)
+    }
+
     /// Takes a quiet connection out.
     pub(super) fn detach(&mut self, conn: ConnId, owner: Owner) {
         let state = self.conns.get(conn.0);

@@ -81,6 +81,7 @@ fn is_file_op(op: &Op) -> bool {
     !matches!(
         op,
         Op::Accept { .. }
+            | Op::CancelAccept { .. }
             | Op::Recv { .. }
             | Op::CancelRecv { .. }
             | Op::Send { .. }

@@ -1,7 +1,7 @@
 //! Sockets, opened and taken over with plain calls.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use super::storage::errno;
@@ -80,6 +80,13 @@ fn bind(fd: RawFd, addr: SocketAddr) -> Result<(), Errno> {
     };
     check(rc)?;
     Ok(())
+}
+
+/// A connection waits to be accepted. A call that a signal interrupts has seen none.
+pub fn has_waiting(listener: &TcpListener) -> bool {
+    let mut asked = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: the call reads and writes one structure, which lives across it, and does not wait.
+    unsafe { libc::poll(&raw mut asked, 1, 0) == 1 && asked.revents & libc::POLLIN != 0 }
 }
 
 /// Takes over a descriptor that accept(2) gave to the caller alone. Fails if the peer is gone already.

@@ -74,6 +74,7 @@ impl SimIo {
         core.own_io(self.id);
         match op {
             Op::Accept { .. }
+            | Op::CancelAccept { .. }
             | Op::Recv { .. }
             | Op::CancelRecv { .. }
             | Op::Send { .. }
@@ -211,6 +212,7 @@ impl Core {
             while sleeps && !early && !self.is_anyone_awake() && self.advance(deadline) {}
             self.returned(io);
         }
+        self.take_told(io);
         let ready = std::mem::take(&mut self.ios.get_mut(&io).expect("alive").ready);
         let (now, later) = self.permute(ready);
         self.ios.get_mut(&io).expect("alive").ready = later;

@@ -30,7 +30,8 @@
 //!
 //! # The network
 //! Each direction of a connection is a pipe with a small buffer: a peer that does not read makes sends short, then
-//! blocks them. Packets are delayed, held up for seconds, split down to single bytes, and may break the connection.
+//! blocks them. Packets are delayed, held up for seconds, split down to single bytes, and may break the connection. A connection to a
+//! listener of several drivers waits for the one that was told of it, by chance, however long that one gets no turn, unless another looks.
 //!
 //! # Several shards
 //! A process may have several drivers. By default a turn that waits moves time for all of them until anyone has something to do. After
@@ -48,6 +49,7 @@
 //! - Faults are drawn even at rate 0, so that switching one off leaves the rest of the run alike for as long as possible.
 //! - A world is `Rc`: all of its drivers and clients live on one thread.
 
+mod accept;
 mod client;
 mod core;
 mod disk;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::accept::{ListenSocket, Listener};
 use super::core::{Core, Event, IoId, ProcessId};
 use super::driver::{Closes, Ready};
 use super::sharing::{Detached, SharedSocket};
@@ -17,28 +18,12 @@ const CONNREFUSED: Errno = Errno(111);
 
 #[derive(Default)]
 pub struct Net {
-    listeners: BTreeMap<u32, Listener>,
-    sockets: BTreeMap<u32, ListenSocket>,
+    pub listeners: BTreeMap<u32, Listener>,
+    pub sockets: BTreeMap<u32, ListenSocket>,
     /// Connections on their way between two drivers.
     detached: BTreeMap<u32, Detach>,
     pub conns: BTreeMap<u32, Conn>,
     next: u32,
-}
-
-/// A driver's share in a listening socket.
-struct Listener {
-    socket: u32,
-    io: IoId,
-    accept: Option<Token>,
-}
-
-struct ListenSocket {
-    addr: SocketAddr,
-    mode: ListenMode,
-    process: ProcessId,
-    backlog: VecDeque<u32>,
-    /// Also held by handles outside of the drivers.
-    held: Arc<()>,
 }
 
 struct Detach {
@@ -63,9 +48,9 @@ pub enum Packet {
 pub struct Conn {
     /// The listening socket that it came through.
     socket: u32,
-    peer: SocketAddr,
+    pub peer: SocketAddr,
     /// The driver that accepted it, until it closes it.
-    io: Option<IoId>,
+    pub io: Option<IoId>,
     recv: Option<Token>,
     send: Option<Sending>,
     /// A `Send` was pushed and its `Done` not returned.
@@ -145,9 +130,7 @@ impl Core {
     }
 
     pub fn share_listener(&self, io: IoId, listener: ListenerId) -> SharedSocket {
-        let Some(found) = self.net.listeners.get(&listener.0).filter(|l| l.io == io) else {
-            self.fail(format_args!("{listener:?} is shared, which is not ours"));
-        };
+        let found = self.own_listener(io, listener);
         SharedSocket { socket: found.socket, _held: self.net.sockets[&found.socket].held.clone() }
     }
 
@@ -157,7 +140,7 @@ impl Core {
         }
         self.net.next += 1;
         let id = self.net.next;
-        self.net.listeners.insert(id, Listener { socket, io, accept: None });
+        self.net.listeners.insert(id, Listener { socket, io, accept: None, told: false });
         ListenerId(id)
     }
 
@@ -200,7 +183,7 @@ impl Core {
         match self.net.sockets.get_mut(&socket) {
             Some(found) => {
                 found.backlog.push_back(conn);
-                self.serve_accepts(socket);
+                self.tell_of_connection(socket);
             }
             None => self.send_packet(conn, Side::Client, Packet::Reset),
         }
@@ -209,10 +192,12 @@ impl Core {
     /// Checks a network operation and queues it. It leaves at the next turn.
     pub fn push_net_op(&mut self, io: IoId, op: Op, token: Token) {
         match &op {
-            Op::Accept { listener } => match self.net.listeners.get(&listener.0) {
-                Some(l) if l.io == io && l.accept.is_none() => {}
-                _ => self.fail(format_args!("Accept on {listener:?}, which is not ours or accepts already")),
-            },
+            Op::Accept { listener } => {
+                if self.own_listener(io, *listener).accept.is_some() {
+                    self.fail(format_args!("two Accepts in flight on {listener:?}"));
+                }
+            }
+            Op::CancelAccept { listener } => drop(self.own_listener(io, *listener)),
             Op::Recv { conn } | Op::CancelRecv { conn } | Op::CloseConn { conn } => {
                 self.own_conn(io, *conn);
             }
@@ -247,11 +232,10 @@ impl Core {
         for (op, token) in queued {
             match op {
                 Op::Accept { listener } => {
-                    let state = self.net.listeners.get_mut(&listener.0).expect("checked");
-                    state.accept = Some(token);
-                    let socket = state.socket;
-                    self.serve_accepts(socket);
+                    self.net.listeners.get_mut(&listener.0).expect("checked").accept = Some(token);
+                    self.accept_waiting(listener.0);
                 }
+                Op::CancelAccept { listener } => self.cancel_accept(io, listener.0, token),
                 Op::Recv { conn } => {
                     if self.own_conn(io, conn).recv.replace(token).is_some() {
                         self.fail(format_args!("two Recvs in flight on {conn:?}"));
@@ -351,44 +335,6 @@ impl Core {
         for conn in conns {
             self.net.detached.remove(&conn);
             self.send_packet(conn, Side::Client, Packet::Reset);
-        }
-    }
-
-    /// Gives the connections that wait at a socket to those who accept, to any of several.
-    fn serve_accepts(&mut self, socket: u32) {
-        loop {
-            if self.net.sockets.get(&socket).is_none_or(|s| s.backlog.is_empty()) {
-                return;
-            }
-            let armed = self.net.listeners.iter().filter(|(_, l)| l.socket == socket && l.accept.is_some());
-            let armed: Vec<u32> = armed.map(|(id, _)| *id).collect();
-            let listener = match armed[..] {
-                [] => return,
-                [one] => one,
-                _ => armed[self.rng.below(armed.len() as u64) as usize],
-            };
-            let waiting = &mut self.net.sockets.get_mut(&socket).expect("just there").backlog;
-            let conn = waiting.pop_front().expect("not empty");
-            self.accept(listener, conn);
-        }
-    }
-
-    fn accept(&mut self, listener: u32, conn: u32) {
-        let ends = self.faults.accept_end;
-        let more = !self.rng.chance(ends);
-        let state = self.net.listeners.get_mut(&listener).expect("caller has it");
-        let (io, token) = (state.io, state.accept.expect("armed"));
-        if !more {
-            state.accept = None;
-            self.mark("accept_ended");
-        }
-        if let Some(state) = self.net.conns.get_mut(&conn) {
-            state.io = Some(io);
-            let payload = Payload::Accepted { conn: ConnId(conn), peer: state.peer };
-            let done = Done { token, result: Ok(0), more, payload };
-            // Its own lane, so that nothing of the accept overtakes: the last one tells that no more will come.
-            let ready = Ready { done, lane: Some(listener), closes: Closes::Nothing };
-            self.post(io, ready);
         }
     }
 

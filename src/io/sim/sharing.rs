@@ -125,6 +125,10 @@ impl SimIo {
         core.add_listener(self.id, shared.socket)
     }
 
+    pub fn has_waiting(&self, listener: ListenerId) -> bool {
+        self.world.core().has_waiting(self.id, listener)
+    }
+
     pub fn adopt(&mut self, socket: Socket) -> ConnId {
         let SocketOf::Sim(detached) = socket.0 else { panic!("a connection of another driver") };
         let mut core = self.world.core();

@@ -91,7 +91,7 @@ impl Uring {
                 self.finish(owner, Ok(0), false, Payload::None);
             }
             // Whether there was something left to cancel is of no interest.
-            Work::CancelRecv => self.finish(owner, Ok(0), false, Payload::None),
+            Work::Cancel => self.finish(owner, Ok(0), false, Payload::None),
             _ => self.finish(owner, plain, false, Payload::None),
         }
     }

@@ -71,7 +71,8 @@ pub enum Work {
     Recv {
         conn: ConnId,
     },
-    CancelRecv,
+    /// Of an `Accept` or a `Recv`.
+    Cancel,
     Send {
         conn: ConnId,
         chain: SendChain,

@@ -28,8 +28,9 @@ impl Uring {
         }
         match op {
             Op::Accept { listener } => self.begin_accept(listener, owner),
+            Op::CancelAccept { listener } => self.begin_cancel(self.listeners.get(listener.0).accept, owner),
             Op::Recv { conn } => self.begin_recv(conn, owner),
-            Op::CancelRecv { conn } => self.begin_cancel(conn, owner),
+            Op::CancelRecv { conn } => self.begin_cancel(self.conns.get(conn.0).recv, owner),
             Op::Send { conn, chain } => self.begin_send(conn, chain, owner),
             Op::CloseConn { conn } => self.begin_close_conn(conn, owner),
             Op::DetachConn { conn } => self.detach(conn, owner),
@@ -108,11 +109,12 @@ impl Uring {
         unsafe { self.ring.push(entry) };
     }
 
-    fn begin_cancel(&mut self, conn: ConnId, owner: Owner) {
-        let Some(target) = self.conns.get(conn.0).recv else {
+    /// Asks for the end of an operation, if there is one. By its name, so that it never hits the next one of that socket.
+    fn begin_cancel(&mut self, target: Option<u64>, owner: Owner) {
+        let Some(target) = target else {
             return self.finish(owner, Ok(0), false, Payload::None);
         };
-        let user_data = self.slots.insert(owner, Work::CancelRecv);
+        let user_data = self.slots.insert(owner, Work::Cancel);
         let entry = opcode::AsyncCancel::new(target).build().user_data(user_data);
         // SAFETY: the entry points at no memory.
         unsafe { self.ring.push(entry) };
@@ -206,7 +208,8 @@ fn file_work(op: Op) -> Result<Work, Errno> {
         Op::RemoveDir { path } => Work::Remove { path: c_path(path)?, flags: libc::AT_REMOVEDIR },
         Op::MakeDir { path } => Work::MakeDir { path: c_path(path)? },
         Op::SyncDir { path } => Work::SyncDir { path: c_path(path)?, opened: None },
-        Op::CloseFile { .. } | Op::Accept { .. } | Op::Recv { .. } | Op::CancelRecv { .. } => unreachable!(),
+        Op::CloseFile { .. } | Op::Accept { .. } | Op::Recv { .. } => unreachable!(),
+        Op::CancelAccept { .. } | Op::CancelRecv { .. } => unreachable!(),
         Op::Send { .. } | Op::CloseConn { .. } | Op::DetachConn { .. } => unreachable!(),
     })
 }
@@ -247,7 +250,7 @@ fn file_entry(fd: Fd, work: &mut Work, registered: &[bool]) -> squeue::Entry {
             opcode::OpenAt::new(CWD, path.as_ptr()).flags(flags).build()
         }
         Work::SyncDir { opened: Some(dir), .. } => opcode::Fsync::new(Fd(dir.as_raw_fd())).build(),
-        Work::CloseFile { .. } | Work::Accept { .. } | Work::Recv { .. } | Work::CancelRecv => unreachable!(),
+        Work::CloseFile { .. } | Work::Accept { .. } | Work::Recv { .. } | Work::Cancel => unreachable!(),
         Work::Send { .. } | Work::CloseConn { .. } => unreachable!(),
     }
 }

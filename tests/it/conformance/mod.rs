@@ -100,6 +100,8 @@ macro_rules! each_case {
                 a_close_completes_after_what_was_in_flight,
                 sending_to_a_peer_that_left_fails,
                 connections_come_and_go,
+                a_cancelled_accept_leaves_who_comes_to_the_next,
+                an_accept_that_is_cancelled_as_it_takes_loses_nobody,
             ]
             flow: [
                 five_hundred_operations_are_in_flight,
@@ -122,6 +124,7 @@ macro_rules! each_case {
                 a_detached_connection_goes_on_with_another_shard,
                 a_dropped_socket_is_closed,
                 a_shared_listener_serves_every_shard,
+                a_connection_does_not_wait_for_a_shard_that_does_no_turns,
                 listeners_that_reuse_a_port_share_its_connections,
                 a_lock_lasts_until_the_last_shard_is_gone,
             ]

@@ -192,6 +192,33 @@ pub fn a_shared_listener_serves_every_shard(world: &mut dyn World) {
     accepted(b.next(accepts[1]));
 }
 
+pub fn a_connection_does_not_wait_for_a_shard_that_does_no_turns(world: &mut dyn World) {
+    let [mut a, mut b] = rigs(world);
+    let (listener, addr) = super::net::listen(&mut a);
+    let joined = b.io.add_listener(a.io.share_listener(listener));
+    let first = a.push(Op::Accept { listener });
+    // First in line.
+    (0..3).for_each(|_| a.turn(1));
+    let mut accept = b.push(Op::Accept { listener: joined });
+    (0..3).for_each(|_| b.turn(1));
+    let mut peers = Vec::new();
+    for _ in 0..8 {
+        peers.push(world.connect(addr));
+        b.until("it is taken, or waits", |b| b.kept() > 0 || b.io.has_waiting(joined));
+        let taken = super::net::cancel_accept(&mut b, joined, accept);
+        accept = b.push(Op::Accept { listener: joined });
+        if taken == 0 {
+            accepted(b.next(accept));
+        }
+    }
+    // The first has nothing left to take, and takes who comes when it is the only one.
+    (0..3).for_each(|_| a.turn(1));
+    assert!(a.take_any().is_none());
+    assert_eq!(super::net::cancel_accept(&mut b, joined, accept), 0);
+    peers.push(world.connect(addr));
+    accepted(a.next(first));
+}
+
 pub fn listeners_that_reuse_a_port_share_its_connections(world: &mut dyn World) {
     let [mut a, mut b] = rigs(world);
     let any = "127.0.0.1:0".parse().expect("an address");
