@@ -7,6 +7,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::ids::ShardId;
 
+/// A shard that has not written its row for so long is silent: new connections do not go there. Rows are written every 100 ms, late by at
+/// most one turn and by what the machine has each thread wait: four rows in a row are missing. A shard that is called silent too soon
+/// gets fewer connections for that moment, and more in the next.
+const SILENT_NS: u64 = 500_000_000;
+
 macro_rules! figures {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// One figure of a shard. Totals begin with the process.
@@ -77,6 +82,8 @@ pub struct Row {
     pub cpu: Option<usize>,
     /// Connections that live there, or are on their way there. Any shard changes it.
     connections: AtomicU32,
+    /// When it was last written, on the monotonic clock, which all shards share; 0: never.
+    written_ns: AtomicU64,
     figures: [AtomicU64; Figure::ALL.len()],
 }
 
@@ -86,12 +93,22 @@ impl Row {
         self.figures[figure as usize].store(value, Ordering::Relaxed);
     }
 
+    /// The shard writes its row now. Only the shard itself may.
+    pub fn written_at(&self, now_ns: u64) {
+        self.written_ns.store(now_ns, Ordering::Relaxed);
+    }
+
     pub fn get(&self, figure: Figure) -> u64 {
         self.figures[figure as usize].load(Ordering::Relaxed)
     }
 
     pub fn connections(&self) -> u32 {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// The shard has done no turn for long, or none yet.
+    fn is_silent(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.written_ns.load(Ordering::Relaxed)) > SILENT_NS
     }
 }
 
@@ -109,6 +126,7 @@ impl Board {
         let row = |cpu| Row {
             cpu,
             connections: AtomicU32::new(0),
+            written_ns: AtomicU64::new(0),
             figures: std::array::from_fn(|_| AtomicU64::new(0)),
         };
         Board { runtime, rows: cpus.into_iter().map(row).collect() }
@@ -132,9 +150,11 @@ impl Board {
         self.row(shard).connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The shard with so few connections that one of `of` should rather live there; none if `of` is as good as any.
-    pub fn better_home(&self, of: ShardId) -> Option<ShardId> {
-        let (least, row) = self.rows.iter().enumerate().min_by_key(|(_, row)| row.connections())?;
+    /// The shard with so few connections that one of `of`, who asks, should rather live there; none if `of` is as good as any that is not
+    /// silent.
+    pub fn better_home(&self, of: ShardId, now_ns: u64) -> Option<ShardId> {
+        let heard = self.rows.iter().enumerate().filter(|(_, row)| !row.is_silent(now_ns));
+        let (least, row) = heard.min_by_key(|(_, row)| row.connections())?;
         let better = row.connections() + 1 < self.row(of).connections();
         better.then_some(ShardId(least as u16))
     }
@@ -147,16 +167,40 @@ mod tests {
     #[test]
     fn connections_spread_to_within_one() {
         let board = Board::new("none", [None, None, None]);
-        for _ in 0..16 {
+        board.rows().iter().for_each(|row| row.written_at(NOW_NS));
+        let mut counts = spread(&board, 16, NOW_NS);
+        counts.sort_unstable();
+        assert_eq!(counts, [5, 5, 6]);
+    }
+
+    #[test]
+    fn connections_do_not_go_to_shards_that_are_silent() {
+        let board = Board::new("none", [None, None, None]);
+        let written = |shard: u16, now_ns| board.row(ShardId(shard)).written_at(now_ns);
+        written(2, NOW_NS);
+        // Shard 0 has never written. Shard 1, who asks, has not either.
+        assert_eq!(spread(&board, 4, NOW_NS + SILENT_NS), [0, 2, 2]);
+        let later = NOW_NS + SILENT_NS + 1;
+        assert_eq!(spread(&board, 4, later), [0, 6, 2]);
+        // Each is heard again with its first row, which another's clock may be ahead of.
+        written(0, later + 5);
+        assert_eq!(spread(&board, 4, later), [4, 6, 2]);
+        written(2, later);
+        assert_eq!(spread(&board, 6, later), [6, 6, 6]);
+    }
+
+    const NOW_NS: u64 = 7_000_000_000;
+
+    /// Has shard 1 accept `count` connections; how many each shard has then.
+    fn spread(board: &Board, count: usize, now_ns: u64) -> Vec<u32> {
+        for _ in 0..count {
             board.joined(ShardId(1));
-            if let Some(to) = board.better_home(ShardId(1)) {
+            if let Some(to) = board.better_home(ShardId(1), now_ns) {
                 board.left(ShardId(1));
                 board.joined(to);
             }
         }
-        let mut counts: Vec<u32> = board.rows().iter().map(Row::connections).collect();
-        counts.sort_unstable();
-        assert_eq!(counts, [5, 5, 6]);
+        board.rows().iter().map(Row::connections).collect()
     }
 
     #[test]

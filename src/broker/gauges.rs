@@ -79,6 +79,7 @@ impl Node {
 
     fn write_totals(&self, now: Mono, cpu_ns: u64) {
         let (row, gauges, server) = (self.gauges.row(self), &self.gauges, &self.server);
+        row.written_at(now.0);
         let (counters, hops) = (self.shard.counters(), self.router.hops());
         let requests =
             [Path::Produce, Path::Fetch, Path::Other].map(|path| server.stages(path).requests_total);

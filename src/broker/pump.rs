@@ -177,6 +177,10 @@ impl Node {
         self.complete(time);
         self.open_letters(time);
         self.work(time);
+        if self.router.has_peers() {
+            let Node { io, server, .. } = self;
+            server.take_over_waiting(time.now, |listener| io.has_waiting(listener));
+        }
         self.push();
         self.tend(time.now);
     }

@@ -3,17 +3,22 @@
 //! A listener of all shards has one socket, and whichever shard is first takes a connection: under a burst that is nearly always the
 //! same one. So a shard that accepts there hands the connection on if another has fewer; before its first byte that costs
 //! one letter. Where connections live is then even to within a few, on every driver.
+//!
+//! Nor does a shard that stands still hold up who calls: the others look now and then whether connections wait, and take them over.
 
 use std::net::SocketAddr;
 
 use super::connection::Connection;
 use super::handover::begin_move;
-use super::{On, Server, TOKEN_ACCEPT};
+use super::{On, Server, TOKEN_ACCEPT, TOKEN_CANCEL};
 use crate::io::{ConnId, Done, Errno, ListenerId, Mono, Op, Payload, Token};
 use crate::wire::frame::FrameSplitter;
 
 /// How long nothing is accepted after an accept failed: out of descriptors or of memory, it would fail again at once.
 const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// How often connections that wait are looked for. A shard wakes about as often when it has nothing to do.
+const LOOK_MS: u64 = 100;
 
 /// A listener, and until when it is left alone.
 pub(super) struct Listener {
@@ -48,6 +53,23 @@ impl Server {
         for at in 0..self.listeners.len() {
             if self.listeners[at].paused.is_some_and(|until| until <= now) && !self.stopping {
                 self.accept(at);
+            }
+        }
+    }
+
+    /// Takes over connections that wait, perhaps for a shard that stands still: the kernel tells one shard of each, the first in line,
+    /// whether or not it gets to run. To accept anew takes what waits, and puts this shard last in line. Any waiting connection will do: one
+    /// that would have been taken anyhow costs two operations, and to see it wait twice would double the time of the others.
+    pub fn take_over_waiting(&mut self, now: Mono, has_waiting: impl Fn(ListenerId) -> bool) {
+        if now < self.next_look || self.stopping {
+            return;
+        }
+        self.next_look = now.plus_ms(LOOK_MS);
+        for (at, listener) in self.listeners.iter().enumerate() {
+            // Nothing is accepted during a pause, and behind it whatever waits.
+            if listener.paused.is_none() && has_waiting(listener.id) {
+                let op = Op::CancelAccept { listener: listener.id };
+                self.ops.push((op, Token::new(TOKEN_CANCEL, 0, at as u32)));
             }
         }
     }
@@ -87,7 +109,7 @@ impl Server {
             tracing::debug!(%peer, "one connection too many is closed");
             return self.close(at);
         }
-        match on.meta.board.better_home(self.config.shard).filter(|_| for_all) {
+        match on.meta.board.better_home(self.config.shard, on.cx.now.0).filter(|_| for_all) {
             Some(to) => {
                 begin_move(&mut self.connections[at], self.config.shard, to, &on.meta.board);
                 self.step_move(at);

@@ -109,6 +109,8 @@ pub struct Server {
     /// By path.
     stages: [Stages; 3],
     next_sweep: Mono,
+    /// When connections that wait are looked for.
+    next_look: Mono,
     stopping: bool,
     pub received_bytes_total: u64,
     pub sent_bytes_total: u64,
@@ -138,6 +140,7 @@ impl Server {
             scratch: Scratch::default(),
             stages: [Stages::default(); 3],
             next_sweep: Mono(0),
+            next_look: Mono(0),
             stopping: false,
             received_bytes_total: 0,
             sent_bytes_total: 0,

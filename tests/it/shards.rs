@@ -389,6 +389,38 @@ fn a_slow_shard_harms_only_its_own_partitions() {
     assert_sound(&mut broker);
 }
 
+/// Longer than that: nobody hears of it meanwhile.
+const STILL: Duration = Duration::from_secs(8);
+
+/// Whoever connects is served by the other one. Connections of before, and those of its last half second, wait.
+#[test]
+fn a_shard_that_stands_still_is_sent_no_new_connection() {
+    let test = "shards::a_shard_that_stands_still_is_sent_no_new_connection";
+    if !can_serve(test) {
+        return;
+    }
+    if !cfg!(debug_assertions) {
+        return skip(test, "the switch exists in debug builds only");
+    }
+    let home = Home::new("shards-still");
+    let launcher = ["env".to_string(), format!("CORELOG_TEST_SLOW_SHARD=1:{}", STILL.as_millis())];
+    let memory = format!("memory={MEMORY_BYTES}");
+    let mut broker = Broker::start_under(&launcher, &home.data(), &["shards=2", &memory]).expect("it starts");
+    std::thread::sleep(Duration::from_secs(1));
+    create(&mut broker.cluster(), "t", 1, &[("durability", "written")]);
+    let mut served: Vec<(Duration, Talk)> = Vec::new();
+    for _ in 0..8 {
+        let began = Instant::now();
+        let mut talk = Talk::to(&broker.address);
+        produce(&mut talk, "t", 0, b"at once");
+        served.push((began.elapsed(), talk));
+    }
+    served.sort_unstable_by_key(|(took, _)| *took);
+    let usual = served[served.len() / 2].0;
+    assert!(usual < STILL / 4, "{usual:?} where nobody had to wait");
+    assert_sound(&mut broker);
+}
+
 /// Every id that clients see is that of a listed broker, whichever of them they ask.
 #[test]
 fn advertised_shards_are_whole_brokers_to_clients() {

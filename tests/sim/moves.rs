@@ -70,6 +70,15 @@ impl Scene {
         client.turn().into_iter().map(frame).collect()
     }
 
+    /// Lets the shards do as they like for so long.
+    fn pass(&mut self, ns: u64) {
+        let limit = self.world.now() + ns;
+        self.world.wake_at(limit);
+        while self.world.now() < limit {
+            self.broker.turn().unwrap_or_else(|why| self.world.fail(why));
+        }
+    }
+
     fn answers(&mut self, client: &mut Client, count: usize, within: u64) -> Vec<Bytes> {
         let limit = self.world.now() + within;
         let mut frames = Vec::new();
@@ -151,6 +160,42 @@ fn a_shard_that_stands_still_harms_nobody_else() {
             scene.produce(client, partitions[2]);
             assert_eq!(scene.errors(client, 1, SECOND), [0], "seed {seed}");
         }
+    }
+}
+
+/// Whoever calls is served, unless it asks for partitions of the shard that stands still: the others take what it was told of, and send it
+/// nobody.
+#[test]
+fn a_shard_that_stands_still_keeps_no_new_connection_waiting() {
+    for (seed, advertise_shards) in (0..12).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let setup = Setup { shards: 3, advertise_shards, ..Setup::plain() };
+        let mut scene = Scene::new(seed, setup);
+        let still = (seed % 3) as u16;
+        let others = (0..3).filter(|shard| *shard != still);
+        let partitions: Vec<i32> = others.clone().map(|shard| scene.partition(shard)).collect();
+        let mut own: Vec<Client> = others.map(|shard| scene.client(shard)).collect();
+        scene.broker.stall(usize::from(still), 60 * SECOND);
+        // Until the others know.
+        scene.pass(SECOND);
+        let all = scene.broker.setup.addrs()[0];
+        let mut clients: Vec<Client> = (0..8).map(|_| Client::new(&scene.world, vec![all])).collect();
+        clients.append(&mut own);
+        for (client, partition) in clients.iter_mut().zip(partitions.iter().cycle()) {
+            scene.produce(client, *partition);
+            assert_eq!(scene.errors(client, 1, SECOND), [0], "seed {seed}");
+        }
+        let counts = scene.broker.connections();
+        assert!(counts[usize::from(still)] <= 1, "seed {seed}: {counts:?}");
+        // When it is back it gets its share: the first client is of before.
+        scene.pass(60 * SECOND);
+        let partition = scene.partition(still);
+        let mut late: Vec<Client> = (0..8).map(|_| Client::new(&scene.world, vec![all])).collect();
+        for client in &mut late {
+            scene.produce(client, partition);
+            assert_eq!(scene.errors(client, 1, SECOND), [0], "seed {seed}");
+        }
+        let counts = scene.broker.connections();
+        assert!(counts[usize::from(still)] >= 4, "seed {seed}: {counts:?}");
     }
 }
 

@@ -24,6 +24,39 @@ fn accepting_pauses_where_it_would_fail_again_at_once() {
 }
 
 #[test]
+fn a_connection_that_waits_is_accepted_anew() {
+    let mut rig = Rig::new(&[]);
+    let cancels = |op: &Op| matches!(op, Op::CancelAccept { .. });
+    assert_eq!(rig.look(false), 0, "nobody waits");
+    assert_eq!(rig.look(true), 0, "not again so soon");
+    for _ in 0..3 {
+        rig.pass(100);
+        assert_eq!(rig.look(true), 1);
+        assert_eq!(rig.complete(cancels), 1);
+        assert!(rig.accepting().is_some());
+        rig.connect();
+    }
+    // What fails before the cancel gets there is no reason to accept at once, and a pause none to look.
+    rig.pass(100);
+    assert_eq!(rig.look(true), 1);
+    rig.fail_accept(Errno::MFILE);
+    rig.complete(cancels);
+    assert_eq!((rig.accepting(), rig.look(true)), (None, 0));
+    rig.pass(99);
+    rig.turn();
+    assert_eq!((rig.accepting(), rig.look(true)), (None, 0));
+    rig.pass(1);
+    rig.turn();
+    assert_eq!(rig.look(true), 1);
+    // A stop ends it, and is not held up.
+    rig.server.begin_stop();
+    rig.complete(cancels);
+    assert_eq!(rig.accepting(), None);
+    rig.pass(100);
+    assert_eq!(rig.look(true), 0);
+}
+
+#[test]
 fn an_address_has_as_many_connections_as_it_may() {
     let settings =
         [("max.connections.per.ip", "2"), ("max.connections.per.ip.overrides", "10.0.0.9:1,[::1]:0")];

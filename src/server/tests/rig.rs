@@ -204,6 +204,12 @@ impl Rig {
                     self.end_recv(conn, Err(Errno::CANCELED));
                     (0, Payload::None)
                 }
+                Op::CancelAccept { .. } => {
+                    if self.accepting().is_some() {
+                        self.fail_accept(Errno::CANCELED);
+                    }
+                    (0, Payload::None)
+                }
                 _ => (0, Payload::None),
             };
             self.done(token, Ok(result), false, payload);
@@ -220,6 +226,14 @@ impl Rig {
     /// The `Accept` in flight, if there is one.
     pub fn accepting(&self) -> Option<Token> {
         self.ops.iter().find(|(op, _)| matches!(op, Op::Accept { .. })).map(|(_, token)| *token)
+    }
+
+    /// Looks whether a connection waits, and finds that; returns how many accepts are cancelled for it.
+    pub fn look(&mut self, waits: bool) -> usize {
+        self.server.take_over_waiting(self.now, |_| waits);
+        let before = self.ops.len();
+        self.ops.extend(self.server.take_ops());
+        self.ops.len() - before
     }
 
     pub fn fail_accept(&mut self, errno: Errno) {
