@@ -79,6 +79,7 @@ pub struct Node {
     dones: Vec<Done>,
     clocks: ClockSource,
     next_disk_check: Mono,
+    disk_low: bool,
     /// What starved requests wait for came at the end of the last turn.
     refilled: bool,
     /// Why acks ended, once a write or a flush failed, here or on another shard.
@@ -133,6 +134,7 @@ impl Node {
             data_dir,
             dones: Vec::new(),
             next_disk_check: Mono(0),
+            disk_low: false,
             refilled: false,
             dead: None,
             stop: Stop::Serving,
@@ -387,7 +389,12 @@ impl Node {
         if now >= self.next_disk_check {
             self.next_disk_check = now.plus_ms(DISK_CHECK_MS);
             if let Ok(space) = self.io.disk_space(&self.data_dir) {
-                self.shard.set_disk_free(space.free);
+                let low = self.shard.set_disk_free(space.free);
+                let changed = std::mem::replace(&mut self.disk_low, low) != low;
+                // One shard tells for all.
+                if changed && self.control.is_some() {
+                    tell_of_disk(low, space.free);
+                }
             }
         }
     }
@@ -442,5 +449,16 @@ impl Node {
                 self.stop = Stop::Stopped;
             }
         }
+    }
+}
+
+fn tell_of_disk(low: bool, free_bytes: u64) {
+    if low {
+        tracing::warn!(
+            free_bytes,
+            "the disk is nearly full: produce is refused until there is more space (log.free.bytes says how much)"
+        );
+    } else {
+        tracing::info!(free_bytes, "there is space on the disk again: produce is served");
     }
 }

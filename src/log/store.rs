@@ -505,9 +505,10 @@ impl Store {
         !self.core.no_space.is_empty()
     }
 
-    /// Free bytes of the data directory's file system, as the shard last saw them.
-    pub fn set_disk_free(&mut self, bytes: u64) {
+    /// Free bytes of the data directory's file system, as the shard last saw them. True if that is too little.
+    pub fn set_disk_free(&mut self, bytes: u64) -> bool {
         self.core.disk_low = bytes < self.core.config.free_bytes_min;
+        self.core.disk_low
     }
 
     /// Commit, flush and tail counters; the shard adds them to its own.

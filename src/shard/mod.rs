@@ -284,8 +284,9 @@ impl Shard {
         self.store.die(why);
     }
 
-    pub fn set_disk_free(&mut self, bytes: u64) {
-        self.store.set_disk_free(bytes);
+    /// True if that is too little: appends are refused.
+    pub fn set_disk_free(&mut self, bytes: u64) -> bool {
+        self.store.set_disk_free(bytes)
     }
 
     /// Answers every long poll with what there is: the broker is about to stop.

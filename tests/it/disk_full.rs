@@ -149,6 +149,10 @@ fn fills_and_resumes(test: &str, megabytes: u64, settings: &[&str]) {
     assert!(broker.is_running());
     let log = broker.log();
     assert!(!log.contains("panicked"), "{log}");
+    if !settings.contains(&"log.free.bytes=0") {
+        let told = ["the disk is nearly full", "there is space on the disk again"];
+        assert!(told.iter().all(|words| log.contains(words)), "the operator is told:\n{log}");
+    }
     broker.stop(PATIENCE);
 }
 

@@ -34,10 +34,11 @@ fn memory_bytes(shards: usize) -> u64 {
     MEMORY_BYTES.max(shards as u64 * MEMORY_PER_SHARD_BYTES)
 }
 
-/// A broker of so many shards, which may be more than this machine has CPUs.
+/// A broker of so many shards, which may be more than this machine has CPUs, and want more space than its disk has left.
 fn start(home: &Home, shards: usize, more: &[&str]) -> Broker {
     let (shards, memory) = (format!("shards={shards}"), format!("memory={}", memory_bytes(shards)));
-    let settings = [&[shards.as_str(), memory.as_str(), "advertise.port=0"], more].concat();
+    let space = "log.free.bytes=268435456";
+    let settings = [&[shards.as_str(), memory.as_str(), "advertise.port=0", space], more].concat();
     Broker::start(&home.data(), &settings)
 }
 
