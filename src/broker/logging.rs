@@ -21,8 +21,12 @@ pub fn install(config: &BrokerConfig) {
         "text" => false,
         _ => !terminal,
     };
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // It would tell of a line that cannot be written on stderr again, and end the shard: a full disk may be that of the log, too.
+        .log_internal_errors(false);
     let colour = terminal && std::env::var_os("NO_COLOR").is_none();
     // A subscriber that is there already belongs to a test or to the program around us: it stays.
     let _ = if json {

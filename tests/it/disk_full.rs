@@ -167,6 +167,21 @@ fn a_full_disk_refuses_and_resumes_without_a_floor() {
     fills_and_resumes("without_a_floor", 64, &["log.segment.bytes=4194304", "log.free.bytes=0"]);
 }
 
+// The log lay on the full disk: the line that told of that could not be written, and the attempt to tell of it ended the shard.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    if !can_serve("disk_full::a_log_that_cannot_be_written_ends_nothing") {
+        return;
+    }
+    let home = Home::new("disk_full-log");
+    let launcher = ["sh", "-c", "exec \"$@\" 2>/dev/full", "sh"].map(str::to_string);
+    let mut broker = Broker::start_under(&launcher, &home.data(), &[]).expect("it starts");
+    create(&mut broker.cluster(), "t", 1, &[]);
+    assert_eq!(Talk::to(&broker.address).produce("t", batch(b"x")).error_code, 0);
+    broker.signal("TERM");
+    assert_eq!(broker.wait(PATIENCE), Some(0));
+}
+
 /// Somebody else's file takes the space, and gives it back.
 #[test]
 fn space_taken_by_others_is_noticed_both_ways() {
