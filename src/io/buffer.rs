@@ -14,7 +14,7 @@
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::region::Region;
 use crate::base::limits::{ALIGN, BLOCK_BYTES};
@@ -22,9 +22,20 @@ use crate::base::limits::{ALIGN, BLOCK_BYTES};
 /// Blocks that are mapped, prefaulted and registered together. 16 MiB: about 35 ms of first touch on a slow VM.
 pub const SLICE_BLOCKS: usize = 64;
 
+/// Share of a pool's blocks of which slices may be lent.
+const LENT_SHARE: usize = 4;
+
+/// How many blocks of a pool have slices that are lent, and may have. Counts of blocks and of slices are hints alone: what orders the
+/// use of a block are its handles.
+struct Lent {
+    blocks: AtomicUsize,
+    blocks_max: usize,
+}
+
 /// A slice of the pool.
 struct Slice {
     region: Region,
+    lent: Arc<Lent>,
     /// By block: its `Block` was dropped since the pool last looked. A hint where to look, so nothing is ordered by it: who may use a
     /// block is told by its handles alone.
     dropped: AtomicU64,
@@ -40,6 +51,8 @@ struct BlockMem {
     start: *mut u8,
     /// Slices alive that share zeros behind the filled end.
     padded: AtomicU32,
+    /// Slices alive that are lent.
+    lent: AtomicU32,
 }
 
 // SAFETY: `start` points into the slice's region, which this keeps alive; writes go through the one `Block`, reads through frozen ranges.
@@ -57,6 +70,7 @@ pub struct Pool {
     /// The `Block` of these is gone, slices of it were not when last looked at.
     pinned: Vec<usize>,
     blocks_max: usize,
+    lent: Arc<Lent>,
     /// Somebody found no block since the pool grew last.
     missed: bool,
 }
@@ -65,7 +79,9 @@ impl Pool {
     /// A pool of at most `bytes_max` (rounded down to whole blocks, at least four), with nothing mapped yet.
     pub fn new(bytes_max: usize) -> Pool {
         let (blocks, slices, free, pinned) = Default::default();
-        Pool { blocks, slices, free, pinned, blocks_max: (bytes_max / BLOCK_BYTES).max(4), missed: false }
+        let blocks_max = (bytes_max / BLOCK_BYTES).max(4);
+        let lent = Arc::new(Lent { blocks: AtomicUsize::new(0), blocks_max: blocks_max / LENT_SHARE });
+        Pool { blocks, slices, free, pinned, blocks_max, lent, missed: false }
     }
 
     /// Maps and prefaults one more slice. Returns its memory for registering, or none at the budget or without memory.
@@ -80,13 +96,14 @@ impl Pool {
         let first = region.start.align_offset(BLOCK_BYTES);
         // SAFETY: `first` is below one block and so inside the region.
         let first = unsafe { region.start.add(first) };
-        let slice = Arc::new(Slice { region, dropped: AtomicU64::new(0) });
+        let slice = Arc::new(Slice { region, lent: self.lent.clone(), dropped: AtomicU64::new(0) });
         for i in 0..blocks {
             // SAFETY: `first` is at most one block behind the region's start, whose length is one block more than `blocks`.
             let start = unsafe { first.add(i * BLOCK_BYTES) };
-            let (slice, number, padded) = (slice.clone(), i as u8, AtomicU32::new(0));
+            let (slice, number) = (slice.clone(), i as u8);
+            let (padded, lent) = Default::default();
             self.free.push(self.blocks.len());
-            self.blocks.push(Arc::new(BlockMem { slice, number, start, padded }));
+            self.blocks.push(Arc::new(BlockMem { slice, number, start, padded, lent }));
         }
         self.slices.push(slice);
         self.missed = false;
@@ -259,7 +276,7 @@ impl Block {
     pub fn slice(&mut self, range: Range<usize>) -> BlockSlice {
         assert!(range.start <= range.end && range.end <= self.filled);
         self.frozen = self.frozen.max(range.end);
-        BlockSlice { mem: self.mem.clone(), start: range.start, len: range.len(), padded: false }
+        BlockSlice { mem: self.mem.clone(), start: range.start, len: range.len(), mark: Mark::None }
     }
 
     /// Freezes everything and shares it from `start`, with zeros up to the next multiple of 4096: the buffer of a direct write.
@@ -274,7 +291,8 @@ impl Block {
             self.mem.padded.fetch_add(1, Ordering::Relaxed);
             self.padded_end = end;
         }
-        BlockSlice { mem: self.mem.clone(), start, len: end - start, padded: end > self.filled }
+        let mark = if end > self.filled { Mark::Padded } else { Mark::None };
+        BlockSlice { mem: self.mem.clone(), start, len: end - start, mark }
     }
 
     /// Counts the zeros that `slice_padded` wrote as filled: the next append starts on the 4096 boundary, which a write in flight
@@ -315,27 +333,48 @@ impl std::fmt::Debug for Block {
     }
 }
 
+/// What a slice is counted as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    None,
+    /// It shares zeros behind the filled end.
+    Padded,
+    /// A peer decides how long it lives.
+    Lent,
+}
+
 /// A shared, immutable range of a block. Keeps the block from being reused.
 pub struct BlockSlice {
     mem: Arc<BlockMem>,
     start: usize,
     len: usize,
-    padded: bool,
+    mark: Mark,
 }
 
 impl BlockSlice {
     /// A part of this slice.
     pub fn sub(&self, range: Range<usize>) -> BlockSlice {
         assert!(range.start <= range.end && range.end <= self.len);
-        if self.padded {
-            self.mem.padded.fetch_add(1, Ordering::Relaxed);
+        self.mem.count(self.mark);
+        let (start, len) = (self.start + range.start, range.len());
+        BlockSlice { mem: self.mem.clone(), start, len, mark: self.mark }
+    }
+
+    /// Whether it may be lent: of its block something is, or of fewer than a quarter of the pool's blocks.
+    pub fn may_be_lent(&self) -> bool {
+        let lent = &self.mem.slice.lent;
+        self.mem.lent.load(Ordering::Relaxed) > 0 || lent.blocks.load(Ordering::Relaxed) < lent.blocks_max
+    }
+
+    /// For a peer, who decides how long the whole block cannot be used: as long as this slice lives. Back as it was where it may not be
+    /// lent, and should be copied. Threads that lend at once may pass the quarter by a block each.
+    pub fn lend(mut self) -> Result<BlockSlice, BlockSlice> {
+        if self.mark != Mark::None || !self.may_be_lent() {
+            return Err(self);
         }
-        BlockSlice {
-            mem: self.mem.clone(),
-            start: self.start + range.start,
-            len: range.len(),
-            padded: self.padded,
-        }
+        self.mark = Mark::Lent;
+        self.mem.count(self.mark);
+        Ok(self)
     }
 
     /// The number of the pool slice that holds it: the index of a registered buffer.
@@ -361,8 +400,33 @@ impl Deref for BlockSlice {
 
 impl Drop for BlockSlice {
     fn drop(&mut self) {
-        if self.padded {
-            self.mem.padded.fetch_sub(1, Ordering::Release);
+        match self.mark {
+            Mark::None => {}
+            Mark::Padded => {
+                self.mem.padded.fetch_sub(1, Ordering::Release);
+            }
+            Mark::Lent => {
+                if self.mem.lent.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    self.mem.slice.lent.blocks.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+impl BlockMem {
+    /// One slice more of this mark.
+    fn count(&self, mark: Mark) {
+        match mark {
+            Mark::None => {}
+            Mark::Padded => {
+                self.padded.fetch_add(1, Ordering::Relaxed);
+            }
+            Mark::Lent => {
+                if self.lent.fetch_add(1, Ordering::Relaxed) == 0 {
+                    self.slice.lent.blocks.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         }
     }
 }
@@ -432,6 +496,36 @@ mod tests {
         assert!(pool.pinned.is_empty());
         drop((again, last, others));
         assert_eq!((pool.available(), pool.pinned.len()), (4, 0));
+    }
+
+    // Peers that did not read kept the blocks of all that they were sent, and the others had none.
+    #[test]
+    fn slices_of_a_quarter_of_the_blocks_may_be_lent() {
+        let mut pool = Pool::new(8 * BLOCK_BYTES);
+        pool.grow().expect("memory for eight blocks");
+        let mut slices: Vec<BlockSlice> = std::iter::from_fn(|| {
+            let mut block = pool.take()?;
+            block.append(b"records");
+            Some(block.slice(0..7))
+        })
+        .collect();
+        let [third, second, first] = std::array::from_fn(|_| slices.pop().expect("eight"));
+        let (first_again, third_again) = (first.sub(0..3), third.clone());
+        let first = first.lend().expect("the first of two");
+        let second = second.lend().expect("the second");
+        let third = third.lend().expect_err("one too many");
+        assert_eq!(&*third, b"records", "and it is as it was");
+        let first_again = first_again.lend().expect("its block is lent as it is");
+        drop(first);
+        assert!(!third.may_be_lent(), "the other slice still keeps its block");
+        let part = second.sub(0..2);
+        drop((first_again, second));
+        let third = third.lend().expect("the first block is back");
+        assert!(!slices[0].may_be_lent(), "a part keeps the second");
+        drop(part);
+        assert!(slices[0].may_be_lent() && third_again.may_be_lent());
+        drop((slices, third, third_again));
+        assert_eq!((pool.available(), pool.lent.blocks.load(Ordering::Relaxed)), (8, 0));
     }
 
     #[test]

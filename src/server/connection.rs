@@ -244,13 +244,13 @@ impl Connection {
     }
 
     /// Encodes a shard's reply into its place. Returns the record bytes in it; none if nobody waits there.
-    pub fn answer(&mut self, reply: Reply, buffers: &mut Buffers) -> Option<RecordBytes> {
+    pub fn answer(&mut self, reply: Reply, short: bool, buffers: &mut Buffers) -> Option<RecordBytes> {
         let at = reply.ticket.sequence.checked_sub(self.head)? as usize;
         if !matches!(self.queue.get(at)?, Slot::Waiting(..)) {
             return None;
         }
         let Slot::Waiting(pending, mut stamps) = self.replace(at, Slot::Silent) else { return None };
-        let encoded = pending.answer(reply.body, buffers);
+        let encoded = pending.answer(reply.body, short, buffers);
         if encoded.close {
             self.failed = true;
             self.replace(at, Slot::Close);

@@ -215,7 +215,8 @@ impl Server {
         if conn.generation != reply.ticket.generation || conn.phase != Phase::Open {
             return;
         }
-        let Some(records) = conn.answer(reply, &mut self.scratch.buffers) else { return };
+        let short = self.budget.is_short();
+        let Some(records) = conn.answer(reply, short, &mut self.scratch.buffers) else { return };
         conn.stamp_ready(now);
         self.budget.settle(at, conn);
         self.fetched.sent += records.sent;

@@ -68,10 +68,11 @@ impl Pending {
         }
     }
 
-    pub fn answer(self, body: ReplyBody, buffers: &mut Buffers) -> Encoded {
+    /// While memory is `short` nothing is copied that can wait.
+    pub fn answer(self, body: ReplyBody, short: bool, buffers: &mut Buffers) -> Encoded {
         match (self, body) {
             (Pending::Produce(waiting), ReplyBody::Produce(outcomes)) => waiting.answer(outcomes, buffers),
-            (Pending::Fetch(waiting), ReplyBody::Fetch(outcomes)) => waiting.answer(outcomes, buffers),
+            (Pending::Fetch(waiting), ReplyBody::Fetch(outcomes)) => waiting.answer(outcomes, short, buffers),
             (Pending::ListOffsets(waiting), ReplyBody::ListOffsets(outcomes)) => waiting.answer(&outcomes),
             (Pending::EpochEnds(waiting), ReplyBody::EpochEnds(outcomes)) => waiting.answer(&outcomes),
             (Pending::DeleteRecords(waiting), ReplyBody::DeleteRecords(outcomes)) => {

@@ -2,7 +2,8 @@
 //!
 //! Whole batches only, the one that contains the asked offset included; at least one batch over any limit, from the first partition that
 //! has records. Waits until `min_bytes` or `max_wait`; an error, a diverging epoch or an unknown partition answers at once.
-//! Record bytes leave in the memory that they were staged in or read into.
+//! Record bytes leave in the memory that they were staged in or read into, until what peers have not taken keeps a quarter of a shard's
+//! blocks: from then on they are copied, and while connections hold all that they may, a large answer has none and says how long to wait.
 //!
 //! Differs from Apache Kafka: no fetch sessions yet, so every response says session 0 (which is always legal) and an incremental
 //! request is told FETCH_SESSION_ID_NOT_FOUND; a batch is never cut at the end of a response; fetches that claim to be a
@@ -33,6 +34,12 @@ const SESSIONS_FROM: i16 = 7;
 /// Session epochs that ask for none: -1 for sessionless, 0 for a new one, which we may decline.
 const EPOCH_FINAL: i32 = -1;
 const EPOCH_INITIAL: i32 = 0;
+
+/// How long a client is asked to wait where there is neither a block to lend it nor memory for a copy.
+const PUT_OFF_MS: i32 = 100;
+
+/// What an answer may have copied even then: who takes what he is sent goes on, if slowly.
+const COPIED_BYTES_WHILE_SHORT_MAX: usize = 64 * 1024;
 
 pub struct Waiting {
     version: i16,
@@ -121,12 +128,16 @@ impl Waiting {
         self.asked.parts()
     }
 
-    pub fn answer(self, outcomes: Few<FetchOutcome>, buffers: &mut Buffers) -> Encoded {
+    pub fn answer(self, mut outcomes: Few<FetchOutcome>, short: bool, buffers: &mut Buffers) -> Encoded {
+        let put_off = short && copied_bytes(&outcomes) > COPIED_BYTES_WHILE_SHORT_MAX;
+        if put_off {
+            outcomes.iter_mut().for_each(|outcome| outcome.records = Default::default());
+        }
         let mut outcomes = outcomes.into_iter();
         let mut out = buffers.take();
         let head = FetchResponseHead {
             correlation_id: self.correlation_id,
-            throttle_time_ms: 0,
+            throttle_time_ms: if put_off { PUT_OFF_MS } else { 0 },
             error_code: 0,
             session_id: 0,
         };
@@ -178,8 +189,14 @@ fn never_looked_up(error: Option<Refused>) -> bool {
     matches!(error, Some(Refused::UnknownTopicOrPartition | Refused::UnknownTopicId))
 }
 
-/// Puts the records between the metadata. Runs that are too small to be worth a part of their own are copied; returns how many record bytes
-/// there are and were. There may be more parts than one system call takes: what is left over goes with the next.
+/// Record bytes that would be copied because they may not be lent.
+fn copied_bytes(outcomes: &Few<FetchOutcome>) -> usize {
+    let slices = outcomes.iter().flat_map(|outcome| &outcome.records.parts);
+    slices.filter(|slice| !slice.may_be_lent()).map(|slice| slice.len()).sum()
+}
+
+/// Puts the records between the metadata. Runs that are too small to be worth a part of their own are copied, and those that may not be
+/// lent; returns how many record bytes there are and were. There may be more parts than one system call takes: what is left over goes with the next.
 fn weave(
     out: &[u8],
     records: Few<(usize, Vec<BlockSlice>)>,
@@ -194,15 +211,22 @@ fn weave(
         at = gap;
         for slice in slices {
             bytes.sent += slice.len() as u64;
-            if slice.len() < SEND_GATHER_BYTES {
-                bytes.copied += slice.len() as u64;
-                small.extend_from_slice(&slice);
-                continue;
+            let slice = match slice.len() < SEND_GATHER_BYTES {
+                true => Err(slice),
+                false => slice.lend(),
+            };
+            match slice {
+                Err(slice) => {
+                    bytes.copied += slice.len() as u64;
+                    small.extend_from_slice(&slice);
+                }
+                Ok(lent) => {
+                    if !small.is_empty() {
+                        parts.push(SendPart::Bytes(std::mem::replace(&mut small, buffers.take())));
+                    }
+                    parts.push(SendPart::Block(lent));
+                }
             }
-            if !small.is_empty() {
-                parts.push(SendPart::Bytes(std::mem::replace(&mut small, buffers.take())));
-            }
-            parts.push(SendPart::Block(slice));
         }
     }
     small.extend_from_slice(&out[at..]);

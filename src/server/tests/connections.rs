@@ -1,6 +1,7 @@
 use super::rig::{Rig, describe_configs, fetch, fetch_with, produce, produce_with};
 use crate::controller::configs::BROKER;
 use crate::io::{Errno, Op};
+use crate::wire::msg::{self, Bytes, FetchRequest, FetchResponse};
 
 #[test]
 fn accepting_pauses_where_it_would_fail_again_at_once() {
@@ -291,7 +292,7 @@ fn a_receive_that_found_no_buffer_is_not_tried_again_at_once() {
 #[test]
 fn records_of_any_number_of_partitions_leave_uncopied() {
     let partitions = 80;
-    let mut rig = Rig::sized(&[], partitions, 64 << 20);
+    let mut rig = Rig::sized(&[], partitions, 128 << 20);
     let conn = rig.connect();
     for partition in 0..partitions {
         rig.receive(conn, &produce_with(-1, &[partition], &[7; 5_000]));
@@ -304,6 +305,52 @@ fn records_of_any_number_of_partitions_leave_uncopied() {
     assert!(bytes > 80 * 5_000, "{bytes} bytes");
     assert!(rig.server.fetched.sent > 80 * 5_000);
     assert_eq!(rig.server.fetched.copied, 0);
+}
+
+/// Peers that did not take what they were sent kept the blocks that it lay in, all that the shard had.
+#[test]
+fn answers_not_taken_keep_a_quarter_of_the_blocks_and_then_copies_and_then_nothing() {
+    const VALUE_BYTES: u64 = 900_000;
+    let mut rig = Rig::sized(&[], 7, 16 << 20);
+    let producer = rig.connect();
+    for partition in 0..7 {
+        rig.receive(producer, &produce_with(-1, &[partition], &[7; VALUE_BYTES as usize]));
+        rig.settle();
+    }
+    let peers: Vec<_> = (0..7).map(|_| rig.connect()).collect();
+    let ask = |rig: &mut Rig, of: i32| {
+        let before = rig.server.fetched;
+        rig.receive(peers[of as usize], &fetch_with(of..of + 1, 0, 0, (1, 1 << 20)));
+        let after = rig.server.fetched;
+        (after.sent - before.sent, after.copied - before.copied)
+    };
+    // 16 of the 64 blocks, four for each.
+    for of in 0..4 {
+        let (sent, copied) = ask(&mut rig, of);
+        assert!(sent > VALUE_BYTES && copied == 0, "{copied} of {sent} bytes were copied for peer {of}");
+    }
+    let (sent, copied) = ask(&mut rig, 4);
+    assert!(sent > VALUE_BYTES && copied == sent, "{copied} of {sent} bytes were copied");
+    // That was the last of the 4 MiB that all may hold.
+    assert_eq!(ask(&mut rig, 5), (0, 0));
+    rig.sent.clear();
+    rig.settle();
+    let answer = |rig: &Rig, of: usize| -> FetchResponse {
+        let (_, frame) = rig.sent.iter().rfind(|(conn, _)| *conn == peers[of]).expect("it was answered");
+        msg::decode_response::<FetchRequest>(Bytes::from(frame[4..].to_vec()), 12).expect("decodes")
+    };
+    let put_off = answer(&rig, 5);
+    assert!(put_off.throttle_time_ms > 0, "it is asked to wait");
+    let partition = &put_off.responses[0].partitions[0];
+    assert_eq!((partition.error_code, partition.high_watermark), (0, 1));
+    assert!(partition.records.as_ref().is_none_or(|records| records.is_empty()));
+    // The others have taken theirs.
+    let (sent, copied) = ask(&mut rig, 5);
+    assert!(sent > VALUE_BYTES && copied == 0, "{copied} of {sent} bytes were copied");
+    rig.settle();
+    assert_eq!(answer(&rig, 5).throttle_time_ms, 0);
+    let lent: Vec<_> = [0, 4, 5].map(|of| answer(&rig, of).responses[0].partitions[0].records.clone()).into();
+    assert!(lent.iter().all(|records| *records == lent[0]), "a copy is what it is a copy of");
 }
 
 /// Who asks for at least more than an answer may have waited out its whole time with each answer: Kafka takes the lesser of both.

@@ -36,6 +36,13 @@ fn write_as_far_as_it_goes(stream: &mut TcpStream, mut bytes: &[u8]) -> usize {
 
 /// Watches the broker's memory while something happens; the largest seen.
 fn peak_resident<T>(broker: &Broker, act: impl FnOnce() -> T) -> (T, u64) {
+    /// Ends the watch, also where a test fails.
+    struct End<'a>(&'a AtomicBool);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watch = scope.spawn(|| {
@@ -46,8 +53,9 @@ fn peak_resident<T>(broker: &Broker, act: impl FnOnce() -> T) -> (T, u64) {
             }
             peak.max(broker.resident_bytes())
         });
+        let end = End(&done);
         let result = act();
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         (result, watch.join().expect("the watch"))
     })
 }
@@ -161,6 +169,49 @@ fn a_consumer_that_never_reads_harms_nobody() {
             assert!(lazy.is_closed_within(Duration::from_secs(10)), "it is closed in the end");
         }
     }
+}
+
+/// Consumers that ask for a little of each block of a log and read nothing: what they were sent of a block keeps the whole of it.
+#[test]
+fn consumers_that_never_read_leave_most_blocks_to_the_others() {
+    let Some((_home, mut broker)) = start("never_read_a_little", &["memory.tail.cache=8388608"]) else {
+        return;
+    };
+    const BATCHES: i64 = 1600;
+    let mut talk = Talk::to(&broker.address);
+    let value = vec![b'v'; 40_000];
+    for _ in 0..BATCHES {
+        assert_eq!(talk.produce("t", batch(&value)).error_code, 0);
+    }
+    let (_lazy, peak) = peak_resident(&broker, || {
+        let ask = |peer: i64, times: i64, max_bytes: i32| {
+            let mut lazy = Talk::to(&broker.address);
+            for i in 0..times {
+                // Some seven of them lie in a block.
+                let offset = (peer * 67 + i * 13) % (BATCHES - 300);
+                lazy.send(FETCH, &Ask { offset, max_bytes, ..Ask::of("t") }.request());
+            }
+            lazy
+        };
+        let little = (0..24).map(|peer| ask(peer, 400, 1));
+        let much = (24..80).map(|peer| ask(peer, 60, 1 << 20));
+        let lazy: Vec<Talk> = little.chain(much).collect();
+        for round in 0..20 {
+            let began = Instant::now();
+            assert_eq!(talk.produce("t", batch(b"quick")).error_code, 0);
+            // Records that are only on disk. It may be told to come again.
+            while talk.fetch("t", 100 + round * 60).records.is_none_or(|records| records.is_empty()) {
+                let took = began.elapsed();
+                assert!(took < Duration::from_secs(3), "a good client waited {took:?} in round {round}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(3), "a good client waited {took:?} in round {round}");
+        }
+        lazy
+    });
+    assert_within_memory(peak, "consumers that never read");
+    assert_serves(&mut broker);
 }
 
 /// Long polls that each name a partition tens of thousands of times, as many as one connection may have.
