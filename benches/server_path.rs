@@ -115,6 +115,7 @@ impl Machine {
                 fetch_bytes_max: 50 << 20,
                 idle_ms_max: u64::MAX,
                 held_bytes_max: 64 << 20,
+                inbox_bytes_max: 64 << 20,
                 handover_requests: 0,
                 handover_interval_ms: 0,
             },

@@ -160,6 +160,7 @@ impl Parts {
             fetch_bytes_max: image.config.fetch_bytes_max,
             idle_ms_max: image.config.connection_idle_ms_max,
             held_bytes_max: memory::held_bytes_max(pool_bytes),
+            inbox_bytes_max: memory::inbox_bytes_max(pool_bytes),
             handover_requests: image.config.handover_requests,
             handover_interval_ms: image.config.handover_interval_ms,
         };

@@ -10,7 +10,7 @@ use crate::config::broker::memory_default;
 
 /// Share of the memory that receive buffers take, and the bounds of their number.
 const RECV_SHARE: u64 = 16;
-const RECV_BUFFERS_FEW: u64 = 64;
+const RECV_BUFFERS_FEW: u64 = 16;
 const RECV_BUFFERS_MAX: u64 = 1024;
 
 /// Of little memory they take a larger share, down to a number with which a driver still has some free while it waits for others.
@@ -18,10 +18,17 @@ const RECV_SHARE_MAX: u64 = 4;
 const RECV_BUFFERS_MIN: u64 = 8;
 
 /// Share of its blocks that a shard's connections may hold besides them: half frames, waiting requests, answers not taken.
-const HELD_SHARE: u64 = 4;
+const HELD_SHARE: u64 = 8;
+
+/// And that what they sent and must wait may take besides: about twice the receive buffers, which arrive before all have been told to
+/// send no more.
+const INBOX_SHARE: u64 = 6;
 
 /// Share of its blocks that record bytes on their way to other shards may take, all those shards together.
 const LANES_SHARE: u64 = 16;
+
+/// All shares are whole numbers of so many parts of the blocks.
+const WHOLE: u64 = 48;
 
 /// A request larger than this share of the blocks could never be stored.
 const REQUEST_SHARE: u64 = 2;
@@ -78,17 +85,22 @@ pub fn pool_bytes(share: u64, shards: u64, request_bytes_max: u64) -> u64 {
     let free = share.saturating_sub(recv_buffers(share) * RECV_BUF_BYTES as u64);
     let all = free + MARGIN_BYTES / shards.max(1);
     // Blocks, what connections hold, what is on its way, and one request over that limit; the request is bounded by the blocks or by
-    // itself. In sixteenths of the blocks.
-    let lanes = if shards > 1 { 16 / LANES_SHARE } else { 0 };
-    let parts = 16 + 16 / HELD_SHARE + lanes;
-    let by_blocks = all * 16 / (parts + 16 / REQUEST_SHARE);
-    let by_request = all.saturating_sub(request_bytes_max) * 16 / parts;
+    // itself.
+    let lanes = if shards > 1 { WHOLE / LANES_SHARE } else { 0 };
+    let parts = WHOLE + WHOLE / HELD_SHARE + WHOLE / INBOX_SHARE + lanes;
+    let by_blocks = all * WHOLE / (parts + WHOLE / REQUEST_SHARE);
+    let by_request = all.saturating_sub(request_bytes_max) * WHOLE / parts;
     by_blocks.max(by_request).min(free)
 }
 
-/// What connections of a shard may hold besides its blocks. Inboxes that wait may hold as much again: each has half of the share.
+/// What connections of a shard may hold besides its blocks.
 pub fn held_bytes_max(pool_bytes: u64) -> u64 {
-    pool_bytes / HELD_SHARE / 2
+    pool_bytes / HELD_SHARE
+}
+
+/// What those that wait may have sent.
+pub fn inbox_bytes_max(pool_bytes: u64) -> u64 {
+    pool_bytes / INBOX_SHARE
 }
 
 /// Record bytes that a shard with `pool_bytes` of blocks may have on their way to one of the others.
@@ -117,7 +129,8 @@ mod tests {
                     let recv = recv_buffers(share) * RECV_BUF_BYTES as u64;
                     let large = request_bytes_max(pool, request as usize) as u64;
                     let lanes = (shards - 1) * lane_bytes_max(pool, shards) as u64;
-                    let all = shards * (recv + pool + 2 * held_bytes_max(pool) + lanes + large);
+                    let held = held_bytes_max(pool) + inbox_bytes_max(pool);
+                    let all = shards * (recv + pool + held + lanes + large);
                     assert!(all <= memory + MARGIN_BYTES, "{shards} shards of {memory}: {all}");
                 }
             }

@@ -312,6 +312,11 @@ pub enum Op {
     Recv {
         conn: ConnId,
     },
+    /// One piece of at most `bytes_max`, and in everything else a `Recv`: for who must know how much may come.
+    RecvOnce {
+        conn: ConnId,
+        bytes_max: u32,
+    },
     /// Ends the `Recv` of that connection early; the `Recv` completes with `Errno::CANCELED` or what it had.
     CancelRecv {
         conn: ConnId,

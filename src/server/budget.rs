@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
 use crate::base::limits::RECV_BUF_BYTES;
+use crate::wire::frame::LENGTH_BYTES;
 
 /// Share of the limit that one connection may hold and still be parsed.
 const PER_CONNECTION_SHARE: u64 = 4;
@@ -19,6 +20,14 @@ const ANSWER_SHARE: u64 = 2;
 
 /// What a waiting inbox may hold while more is received: beyond it a peer that hangs up is noticed only when its turn comes.
 const LISTENING_BYTES_MAX: usize = RECV_BUF_BYTES;
+
+/// What is received of a connection at once where it is between frames and memory is tight.
+const FIRST_PIECE_BYTES: usize = 4096;
+
+/// The connection is within a frame of more than one piece.
+fn is_large(conn: &Connection) -> bool {
+    conn.splitter.claimed_bytes().is_some_and(|claimed| claimed > RECV_BUF_BYTES)
+}
 
 /// The right to grow one half frame over the limit. All shards have one.
 #[derive(Clone, Debug, Default)]
@@ -40,18 +49,31 @@ pub struct Budget {
     held: u64,
     /// Copied bytes of inboxes that wait: those of the receive buffers are needed by everybody.
     inboxes: u64,
+    inboxes_max: u64,
     /// Whose half frame may grow though the limit is reached, while this shard has the right.
     large: Option<usize>,
     large_frame: LargeFrame,
 }
 
 impl Budget {
-    pub fn new(limit: u64, large_frame: LargeFrame) -> Budget {
-        Budget { limit, held: 0, inboxes: 0, large: None, large_frame }
+    pub fn new(limit: u64, inboxes_max: u64, large_frame: LargeFrame) -> Budget {
+        Budget { limit, held: 0, inboxes: 0, inboxes_max, large: None, large_frame }
     }
 
     pub fn is_short(&self) -> bool {
         self.held >= self.limit
+    }
+
+    /// It may soon be short: what arrives is bounded before it is received.
+    pub fn is_tight(&self) -> bool {
+        self.held + self.inboxes > self.limit / 2
+    }
+
+    /// How much is received next from a connection, while memory is tight: the rest of its frame, or enough to tell what frame comes.
+    pub fn piece_bytes_max(conn: &Connection) -> u32 {
+        let left =
+            conn.splitter.claimed_bytes().map(|claimed| LENGTH_BYTES + claimed - conn.splitter.held_bytes());
+        left.map_or(FIRST_PIECE_BYTES, |left| left.clamp(1, RECV_BUF_BYTES)) as u32
     }
 
     /// Whether the connection's next bytes are parsed now.
@@ -59,12 +81,16 @@ impl Budget {
         if conn.waits_for_order() {
             return false;
         }
-        let grows = conn.splitter.claimed_bytes().is_some_and(|claimed| claimed > RECV_BUF_BYTES);
-        if grows {
+        if is_large(conn) {
             // Its own half frame is what it holds: waiting for that would be waiting for itself.
             return !self.is_short() || self.may_exceed(at);
         }
         conn.owed_bytes() <= self.owed_bytes_max(conn)
+    }
+
+    /// Whether more is received from the connection: not the rest of a large frame that cannot be taken up now.
+    pub fn hears(&mut self, at: usize, conn: &Connection) -> bool {
+        !is_large(conn) || self.admits(at, conn)
     }
 
     /// What the connection may owe and still be parsed: its share, of what is left.
@@ -109,7 +135,7 @@ impl Budget {
     /// Copies what waits in an inbox out of the receive buffers. False: there is too much of that already.
     pub fn keep_inbox(&mut self, conn: &mut Connection) -> bool {
         let pooled = conn.pooled_bytes();
-        if self.inboxes + pooled > self.limit {
+        if self.inboxes + pooled > self.inboxes_max {
             return pooled == 0;
         }
         conn.own_inbox();
@@ -129,7 +155,7 @@ impl Budget {
     /// Whether the connection's inbox may grow while it waits.
     pub fn may_listen(&self, conn: &Connection) -> bool {
         let waiting: usize = conn.inbox.iter().map(|chunk| chunk.buf.len() - chunk.at).sum();
-        waiting <= LISTENING_BYTES_MAX && self.inboxes <= self.limit / 2
+        waiting <= LISTENING_BYTES_MAX && self.inboxes <= self.inboxes_max / 2
     }
 
     /// An inbox was parsed to its end.

@@ -89,6 +89,8 @@ pub struct Connection {
     pub counted: bool,
     pub phase: Phase,
     pub receiving: bool,
+    /// The `Recv` in flight brings whatever comes, not one piece that is bounded.
+    pub hears_all: bool,
     pub cancelling: bool,
     pub stalled: bool,
     /// It found no receive buffer, and listens again when there may be one.
@@ -107,6 +109,10 @@ pub struct Connection {
     pub send_since: Mono,
     /// When the unfinished frame began, and its first byte's time for the stamps.
     pub frame_since: Option<Mono>,
+    /// Since when the rest of the unfinished frame is not received, for want of memory.
+    pub waits_since: Option<Mono>,
+    /// From when on the peer's pace is judged, where the frame began earlier.
+    pace_from: Mono,
 }
 
 impl Connection {
@@ -136,6 +142,7 @@ impl Connection {
             counted: false,
             phase: Phase::Open,
             receiving: false,
+            hears_all: false,
             cancelling: false,
             stalled: false,
             starved: false,
@@ -148,6 +155,21 @@ impl Connection {
             last_heard: now,
             send_since: now,
             frame_since: None,
+            waits_since: None,
+            pace_from: now,
+        }
+    }
+
+    /// How long the peer has been sending its unfinished frame, in ms: without the time in which nobody listened.
+    pub fn frame_ms(&self, now: Mono) -> Option<u64> {
+        let since = self.frame_since.filter(|_| self.waits_since.is_none())?;
+        Some(now.since_ms(since.max(self.pace_from)))
+    }
+
+    /// The rest of the unfinished frame is received again.
+    pub fn end_wait(&mut self, now: Mono) {
+        if let (Some(since), Some(began)) = (self.waits_since.take(), self.frame_since) {
+            self.pace_from = began.max(self.pace_from).plus_ms(now.since_ms(since));
         }
     }
 

@@ -8,8 +8,8 @@
 //! All that a connection is owed leaves in one send.
 //!
 //! # Non-obvious
-//! - One `Recv` stays armed. When a connection must wait for memory, the `Recv` is cancelled and what had arrived stays in its inbox,
-//!   unparsed: the peer's own socket buffer is the queue. While it waits for its own answers the `Recv` stays armed for a while, so that
+//! - One `Recv` stays armed, while there is memory. When a connection must wait for some, the `Recv` is cancelled and what had arrived
+//!   stays in its inbox, unparsed: the peer's own socket buffer is the queue. While it waits for its own answers the `Recv` stays armed for a while, so that
 //!   a peer that hangs up is noticed: its long poll is answered at once.
 //! - acks=0 has no response and still a place in the queue: its errors close the connection, as in Kafka. So does a request that cannot
 //!   be followed; both once all before them is answered, because Kafka looks at one request at a time.
@@ -22,6 +22,7 @@ pub mod connection;
 pub mod dispatch;
 pub mod handlers;
 mod handover;
+mod listen;
 pub mod metadata;
 mod pending;
 pub mod quota;
@@ -67,6 +68,8 @@ pub struct ServerConfig {
     pub idle_ms_max: u64,
     /// What all connections may hold together: half frames, waiting requests, answers not taken.
     pub held_bytes_max: u64,
+    /// What those that wait may have sent, copied out of the receive buffers.
+    pub inbox_bytes_max: u64,
     /// A connection moves to another shard when this many requests in a row went there, nearly all of them; 0: never.
     pub handover_requests: u32,
     pub handover_interval_ms: u64,
@@ -104,6 +107,10 @@ pub struct Server {
     /// Connections closed for want of memory that the log has not told of.
     closed_for_memory: u64,
     starved: Starved,
+    /// When connections that wait for the budget are looked at, whatever happens.
+    look_again: Option<Mono>,
+    /// While memory is tight: the connections below this slot hear no more than they are asked to.
+    tightened: Option<usize>,
     ops: Vec<(Op, Token)>,
     scratch: Scratch,
     /// By path.
@@ -125,7 +132,7 @@ impl Server {
     /// The quota is that of all shards.
     pub fn new(config: ServerConfig, quota: ConnectionQuota) -> Server {
         Server {
-            budget: Budget::new(config.held_bytes_max, quota.large_frame.clone()),
+            budget: Budget::new(config.held_bytes_max, config.inbox_bytes_max, quota.large_frame.clone()),
             config,
             connections: Slab::new(),
             generation: 0,
@@ -136,6 +143,8 @@ impl Server {
             wants_memory: false,
             closed_for_memory: 0,
             starved: Starved::default(),
+            look_again: None,
+            tightened: None,
             ops: Vec::new(),
             scratch: Scratch::default(),
             stages: [Stages::default(); 3],
@@ -249,6 +258,7 @@ impl Server {
     /// Once per turn, behind all replies: inboxes that may go on, sends, timeouts.
     pub fn turn(&mut self, on: &mut On<'_>) {
         self.wants_memory = false;
+        self.look_again = None;
         for at in std::mem::take(&mut self.stalled) {
             if self.connections.get(at).is_some_and(|c| c.stalled) {
                 self.connections[at].stalled = false;
@@ -256,6 +266,7 @@ impl Server {
             }
         }
         self.receive_again(on.cx.now);
+        self.tighten();
         self.flush_sends(&on.cx);
         self.accept_again(on.cx.now);
         if on.cx.now >= self.next_sweep {
@@ -290,7 +301,7 @@ impl Server {
 
     pub fn next_deadline(&self) -> Option<Mono> {
         let sweep = (!self.connections.is_empty()).then_some(self.next_sweep);
-        [sweep, self.next_accept(), self.starved.until].into_iter().flatten().min()
+        [sweep, self.next_accept(), self.starved.until, self.look_again].into_iter().flatten().min()
     }
 
     /// Accepts no more and closes each connection as soon as it is owed nothing.
@@ -322,12 +333,6 @@ impl Server {
         self.connections.len() > CONNECTIONS_PER_SHARD_MAX
     }
 
-    fn arm(&mut self, at: usize) {
-        let conn = &mut self.connections[at];
-        conn.receiving = true;
-        self.ops.push((Op::Recv { conn: conn.id }, Token::new(TOKEN_RECV, conn.generation, at as u32)));
-    }
-
     fn received(&mut self, at: usize, done: Done, on: &mut On<'_>) {
         let conn = &mut self.connections[at];
         if !done.more {
@@ -353,13 +358,17 @@ impl Server {
         if !conn.stalled {
             return self.work_inbox(at, on);
         }
-        if !self.budget.keep_inbox(conn) {
-            return self.close_for_memory(at);
+        if !self.keep_inbox(at) {
+            return;
         }
+        let conn = &self.connections[at];
+        let may_listen = self.budget.may_listen(conn);
         if conn.ended {
             self.hurry(at, on);
-        } else if !self.budget.may_listen(conn) {
+        } else if !may_listen {
             self.cancel_recv(at);
+        } else if !conn.receiving && !conn.starved && conn.waits_for_order() {
+            self.arm(at);
         }
     }
 
@@ -384,11 +393,9 @@ impl Server {
             let Some(arrived) = conn.inbox.front().map(|chunk| chunk.buf.len() - chunk.at) else { break };
             let held_back = on.router.holds_back(at as u32);
             if held_back || !self.budget.admits(at, conn) {
-                // For as long as its peer likes.
-                if !self.budget.keep_inbox(conn) {
-                    return self.close_for_memory(at);
-                }
-                return self.wait_in_turn(at, held_back, on);
+                self.wait_in_turn(at, held_back, on);
+                self.keep_inbox(at);
+                return;
             }
             let wanted = conn.splitter.claimed_bytes().unwrap_or(0).max(arrived);
             if !on.shard.room_for(wanted, &mut on.cx) {
@@ -419,18 +426,7 @@ impl Server {
             }
             self.hurry(at, on);
         } else if !conn.receiving && !conn.starved {
-            self.arm(at);
-        }
-    }
-
-    /// The inbox waits for the connection's own answers, or for memory. In the first case a peer that hangs up is still noticed.
-    fn wait_in_turn(&mut self, at: usize, held_back: bool, on: &mut On<'_>) {
-        self.stall(at);
-        let conn = &self.connections[at];
-        if conn.ended {
-            self.hurry(at, on);
-        } else if !(held_back || conn.waits_for_order()) || !self.budget.may_listen(conn) {
-            self.cancel_recv(at);
+            self.listen(at, on.cx.now);
         }
     }
 
@@ -453,15 +449,6 @@ impl Server {
     fn stall(&mut self, at: usize) {
         self.connections[at].stalled = true;
         self.stalled.push(at);
-    }
-
-    fn cancel_recv(&mut self, at: usize) {
-        let conn = &mut self.connections[at];
-        if conn.phase == Phase::Open && conn.receiving && !conn.cancelling {
-            conn.cancelling = true;
-            let token = Token::new(TOKEN_CANCEL, conn.generation, at as u32);
-            self.ops.push((Op::CancelRecv { conn: conn.id }, token));
-        }
     }
 
     fn send_owed(&mut self, at: usize, now: Mono) {

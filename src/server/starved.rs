@@ -42,7 +42,7 @@ impl Server {
             conn.starved = false;
             let listens = conn.phase == Phase::Open && conn.moving.is_none() && !conn.stalled;
             if listens && !conn.receiving && !conn.ended {
-                self.arm(at);
+                self.listen(at, now);
             }
         }
     }

@@ -37,29 +37,14 @@ impl Server {
     }
 }
 
-impl Server {
-    /// Listens to connections that wait for their own answers, where a `Recv` ended because there was no buffer.
-    fn listen_again(&mut self) {
-        let deaf = self.connections.iter().filter(|(_, conn)| {
-            let waits = conn.phase == Phase::Open && conn.stalled && conn.waits_for_order();
-            waits && !conn.receiving && !conn.ended && self.budget.may_listen(conn)
-        });
-        let deaf: Vec<usize> = deaf.map(|(at, _)| at).collect();
-        for at in deaf {
-            self.arm(at);
-        }
-    }
-}
-
 /// While memory is short: an answer that is not being taken, a frame that does not come.
 fn is_hoarding(conn: &Connection, now: Mono) -> bool {
     if conn.sending && now.since_ms(conn.send_since) > SHORT_STALL_MS_MAX {
         return true;
     }
-    let Some(since) = conn.frame_since.filter(|_| conn.inbox.is_empty() && conn.receiving) else {
+    let Some(ms) = conn.frame_ms(now).filter(|_| conn.inbox.is_empty() && conn.receiving) else {
         return false;
     };
-    let ms = now.since_ms(since);
     ms > SHORT_STALL_MS_MAX && (conn.splitter.held_bytes() as u64) < SHORT_BYTES_PER_SECOND_MIN * (ms / 1000)
 }
 
@@ -67,8 +52,7 @@ fn is_late(conn: &Connection, config: &ServerConfig, now: Mono) -> bool {
     if conn.sending && now.since_ms(conn.send_since) > SEND_STALL_MS_MAX {
         return true;
     }
-    if let Some(since) = conn.frame_since {
-        let ms = now.since_ms(since);
+    if let Some(ms) = conn.frame_ms(now) {
         let due = FRAME_BYTES_PER_SECOND_MIN * (ms / 1000);
         // A frame that waits in our inbox is our own slowness, not the peer's.
         if conn.inbox.is_empty() && ms > FRAME_HEADER_MS_MAX && (conn.splitter.held_bytes() as u64) < due {

@@ -212,7 +212,8 @@ impl Epoll {
         match op {
             Op::Accept { listener } => self.begin_accept(listener, owner),
             Op::CancelAccept { listener } => self.cancel_accept(listener, owner),
-            Op::Recv { conn } => self.begin_recv(conn, owner),
+            Op::Recv { conn } => self.begin_recv(conn, None, owner),
+            Op::RecvOnce { conn, bytes_max } => self.begin_recv(conn, Some(bytes_max), owner),
             Op::CancelRecv { conn } => self.cancel_recv(conn, owner),
             Op::Send { conn, chain } => self.begin_send(conn, chain, owner),
             Op::CloseConn { conn } => self.close_conn(conn, owner),

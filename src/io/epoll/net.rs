@@ -36,7 +36,7 @@ impl Listener {
 
 pub struct Conn {
     socket: TcpStream,
-    recv: Option<Owner>,
+    recv: Option<Receiving>,
     send: Option<Sending>,
     /// Bytes, an end or an error may wait to be received.
     readable: bool,
@@ -53,6 +53,13 @@ impl Conn {
     pub fn into_socket(self) -> TcpStream {
         self.socket
     }
+}
+
+/// A `Recv` in flight, and the most bytes of the one piece that it takes, if it takes one.
+#[derive(Clone, Copy)]
+struct Receiving {
+    owner: Owner,
+    once: Option<u32>,
 }
 
 /// A `Send` in flight, and how much of it has left.
@@ -101,10 +108,10 @@ impl Epoll {
         self.finish(owner, Ok(0), false, Payload::None);
     }
 
-    pub(super) fn begin_recv(&mut self, conn: ConnId, owner: Owner) {
+    pub(super) fn begin_recv(&mut self, conn: ConnId, once: Option<u32>, owner: Owner) {
         let state = self.conns.get_mut(conn.0);
         assert!(state.recv.is_none(), "one Recv per open connection");
-        state.recv = Some(owner);
+        state.recv = Some(Receiving { owner, once });
         if state.readable {
             self.runnable.push_back(Source::Conn(conn.0));
         }
@@ -112,7 +119,7 @@ impl Epoll {
 
     pub(super) fn cancel_recv(&mut self, conn: ConnId, owner: Owner) {
         if let Some(recv) = self.conns.get_mut(conn.0).recv.take() {
-            self.finish(recv, Err(Errno::CANCELED), false, Payload::None);
+            self.finish(recv.owner, Err(Errno::CANCELED), false, Payload::None);
         }
         self.finish(owner, Ok(0), false, Payload::None);
     }
@@ -129,7 +136,7 @@ impl Epoll {
         // A connection that the peer has reset is shut already.
         let _ = socket.shutdown(Shutdown::Both);
         if let Some(recv) = recv {
-            self.finish(recv, Err(Errno::CANCELED), false, Payload::None);
+            self.finish(recv.owner, Err(Errno::CANCELED), false, Payload::None);
         }
         if let Some(Sending { owner, chain, sent }) = send {
             let result = if sent > 0 { Ok(sent as u32) } else { Err(Errno::CANCELED) };
@@ -180,15 +187,22 @@ impl Epoll {
     /// became runnable, and its number given to another.
     fn receive(&mut self, index: u32) -> Step {
         let Some(state) = self.conns.find(index) else { return Step::Later };
-        let Some(owner) = state.recv.filter(|_| state.readable) else { return Step::Later };
+        let Some(recv) = state.recv.filter(|_| state.readable) else { return Step::Later };
         let received = match self.recv.take() {
-            Some(mut buffer) => (&state.socket).read(&mut buffer).map(|len| (len, Some(buffer))),
+            Some(mut buffer) => {
+                let most = recv.once.map_or(buffer.len(), |most| (most.max(1) as usize).min(buffer.len()));
+                (&state.socket).read(&mut buffer[..most]).map(|len| (len, Some((buffer, most))))
+            }
             // Without a buffer only bytes are a reason to give up; an end or an error needs none.
             None => state.socket.peek(&mut [0]).map(|len| (len, None)),
         };
         let (result, payload) = match received {
             Ok((0, _)) => (Ok(0), Payload::None),
-            Ok((len, Some(buffer))) => return self.hand_over(index, owner, buffer, len),
+            Ok((len, Some((buffer, most)))) => {
+                // A piece shorter than it could be was all that there is (epoll(7)), unless an end waits behind it.
+                state.readable = len == most || state.hung_up;
+                return self.hand_over(index, recv, buffer, len);
+            }
             Ok((_, None)) => (Err(Errno::NOBUFS), Payload::None),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 state.readable = false;
@@ -198,17 +212,19 @@ impl Epoll {
             Err(error) => (Err(errno(error)), Payload::None),
         };
         state.recv = None;
-        self.finish(owner, result, false, payload);
+        self.finish(recv.owner, result, false, payload);
         Step::Later
     }
 
-    fn hand_over(&mut self, index: u32, owner: Owner, mut buffer: RecvBuf, len: usize) -> Step {
+    fn hand_over(&mut self, index: u32, recv: Receiving, mut buffer: RecvBuf, len: usize) -> Step {
         let state = self.conns.get_mut(index);
-        // A piece shorter than its buffer was all that there is (epoll(7)), unless an end waits behind it.
-        state.readable = len == buffer.len() || state.hung_up;
-        let step = if state.readable { Step::Again } else { Step::Later };
+        let goes_on = recv.once.is_none();
+        if !goes_on {
+            state.recv = None;
+        }
+        let step = if goes_on && state.readable { Step::Again } else { Step::Later };
         buffer.truncate(len);
-        self.finish(owner, Ok(len as u32), true, Payload::Received(buffer));
+        self.finish(recv.owner, Ok(len as u32), goes_on, Payload::Received(buffer));
         step
     }
 

@@ -31,7 +31,8 @@ impl Glommio {
             Op::CancelAccept { listener } => {
                 self.begin_cancel(self.listeners.get(listener.0).accept.clone(), owner);
             }
-            Op::Recv { conn } => self.begin_recv(conn, owner),
+            Op::Recv { conn } => self.begin_recv(conn, None, owner),
+            Op::RecvOnce { conn, bytes_max } => self.begin_recv(conn, Some(bytes_max), owner),
             Op::CancelRecv { conn } => self.begin_cancel(self.conns.get(conn.0).recv.clone(), owner),
             Op::Send { conn, chain } => self.begin_send(conn, chain, owner),
             Op::CloseConn { conn } => self.begin_close_conn(conn, owner),
@@ -113,13 +114,14 @@ impl Glommio {
         self.start(net::accept(listener, socket, stop, kit, owner));
     }
 
-    fn begin_recv(&mut self, conn: ConnId, owner: Owner) {
+    /// Without `once`, the most bytes of a single piece, it goes on.
+    fn begin_recv(&mut self, conn: ConnId, once: Option<u32>, owner: Owner) {
         let state = self.conns.get_mut(conn.0);
         assert!(state.recv.is_none() && state.closing.is_none(), "one Recv per open connection");
         let stop = Rc::new(Stop::default());
         state.recv = Some(stop.clone());
         let (socket, kit) = (state.socket.clone(), self.kit.clone());
-        self.start(net::receive(conn, socket, stop, kit, owner));
+        self.start(net::receive(conn, socket, once, stop, kit, owner));
     }
 
     fn begin_cancel(&mut self, stop: Option<Rc<Stop>>, owner: Owner) {

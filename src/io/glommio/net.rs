@@ -16,6 +16,7 @@ use super::outbox::{Event, Kit, What};
 use crate::io::linux::message::SEND_FLAGS;
 use crate::io::linux::storage::errno;
 use crate::io::linux::{sockets, table::Owner};
+use crate::io::recv::RecvBuf;
 use crate::io::{ConnId, Errno, ListenerId, Payload, SendChain};
 
 /// Connections taken in a row before the ring is asked again.
@@ -123,36 +124,64 @@ fn accept_one(socket: &TcpListener) -> Result<(TcpStream, SocketAddr), Errno> {
     sockets::accepted(fd).map_err(|_| Errno(libc::ECONNABORTED))
 }
 
-/// Hands out what arrives until the end of the stream, an error, or the lack of a buffer.
-pub async fn receive(id: ConnId, socket: Rc<TcpStream>, stop: Rc<Stop>, kit: Rc<Kit>, owner: Owner) {
-    let errno = receive_until(&socket, &stop, &kit, owner).await;
-    let what = What::RecvEnded(id);
-    kit.outbox.post(Event { owner, what, result: errno.map_or(Ok(0), Err), payload: Payload::None });
+/// Hands out what arrives until the end of the stream, an error, or the lack of a buffer; or one piece, of at most `once` bytes.
+pub async fn receive(
+    id: ConnId,
+    socket: Rc<TcpStream>,
+    once: Option<u32>,
+    stop: Rc<Stop>,
+    kit: Rc<Kit>,
+    owner: Owner,
+) {
+    let ended = receive_until(&socket, once, &stop, &kit, owner).await;
+    let (result, payload) = match ended {
+        Ended::Stream => (Ok(0), Payload::None),
+        Ended::Piece(piece) => (Ok(piece.len() as u32), Payload::Received(piece)),
+        Ended::Failed(errno) => (Err(errno), Payload::None),
+    };
+    kit.outbox.post(Event { owner, what: What::RecvEnded(id), result, payload });
 }
 
-/// None is the end of the stream.
-async fn receive_until(socket: &Rc<TcpStream>, stop: &Stop, kit: &Kit, owner: Owner) -> Option<Errno> {
-    let Ok(fd) = PollableFd::new(socket.clone()) else { return Some(Errno::IO) };
+enum Ended {
+    Stream,
+    Piece(RecvBuf),
+    Failed(Errno),
+}
+
+async fn receive_until(
+    socket: &Rc<TcpStream>,
+    once: Option<u32>,
+    stop: &Stop,
+    kit: &Kit,
+    owner: Owner,
+) -> Ended {
+    let Ok(fd) = PollableFd::new(socket.clone()) else { return Ended::Failed(Errno::IO) };
     loop {
         if let Err(errno) = stop.or_readable(&fd).await {
-            return Some(errno);
+            return Ended::Failed(errno);
         }
         let buffer = kit.recv.borrow_mut().take();
         let received = match buffer {
-            Some(mut buffer) => (&**socket).read(&mut buffer).map(|len| (len, Some(buffer))),
+            Some(mut buffer) => {
+                let most = once.map_or(buffer.len(), |most| (most.max(1) as usize).min(buffer.len()));
+                (&**socket).read(&mut buffer[..most]).map(|len| (len, Some(buffer)))
+            }
             // Without a buffer only bytes are a reason to give up; an end or an error needs none.
             None => socket.peek(&mut [0]).map(|len| (len, None)),
         };
         match received {
-            Ok((0, _)) => return None,
-            Ok((_, None)) => return Some(Errno::NOBUFS),
+            Ok((0, _)) => return Ended::Stream,
+            Ok((_, None)) => return Ended::Failed(Errno::NOBUFS),
             Ok((len, Some(mut piece))) => {
                 piece.truncate(len);
+                if once.is_some() {
+                    return Ended::Piece(piece);
+                }
                 let payload = Payload::Received(piece);
                 kit.outbox.post(Event { owner, what: What::Received, result: Ok(len as u32), payload });
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(error) => return Some(errno(error)),
+            Err(error) => return Ended::Failed(errno(error)),
         }
     }
 }

@@ -83,6 +83,7 @@ fn is_file_op(op: &Op) -> bool {
         Op::Accept { .. }
             | Op::CancelAccept { .. }
             | Op::Recv { .. }
+            | Op::RecvOnce { .. }
             | Op::CancelRecv { .. }
             | Op::Send { .. }
             | Op::CloseConn { .. }

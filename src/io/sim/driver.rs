@@ -76,6 +76,7 @@ impl SimIo {
             Op::Accept { .. }
             | Op::CancelAccept { .. }
             | Op::Recv { .. }
+            | Op::RecvOnce { .. }
             | Op::CancelRecv { .. }
             | Op::Send { .. }
             | Op::DetachConn { .. }

@@ -44,6 +44,13 @@ pub enum Packet {
     Reset,
 }
 
+/// A `Recv` in flight, and the most bytes of the one piece that it takes, if it takes one.
+#[derive(Clone, Copy)]
+struct Receiving {
+    token: Token,
+    once: Option<u32>,
+}
+
 /// One connection, as the network knows it.
 pub struct Conn {
     /// The listening socket that it came through.
@@ -51,7 +58,7 @@ pub struct Conn {
     pub peer: SocketAddr,
     /// The driver that accepted it, until it closes it.
     pub io: Option<IoId>,
-    recv: Option<Token>,
+    recv: Option<Receiving>,
     send: Option<Sending>,
     /// A `Send` was pushed and its `Done` not returned.
     send_unreturned: bool,
@@ -198,11 +205,14 @@ impl Core {
                 }
             }
             Op::CancelAccept { listener } => drop(self.own_listener(io, *listener)),
-            Op::Recv { conn } | Op::CancelRecv { conn } | Op::CloseConn { conn } => {
+            Op::Recv { conn }
+            | Op::RecvOnce { conn, .. }
+            | Op::CancelRecv { conn }
+            | Op::CloseConn { conn } => {
                 self.own_conn(io, *conn);
             }
             Op::DetachConn { conn } => {
-                let of_conn = |op: &Op| matches!(op, Op::Recv { conn: c } | Op::Send { conn: c, .. } | Op::CloseConn { conn: c } if c == conn);
+                let of_conn = |op: &Op| matches!(op, Op::Recv { conn: c } | Op::RecvOnce { conn: c, .. } | Op::Send { conn: c, .. } | Op::CloseConn { conn: c } if c == conn);
                 let queued = self.ios[&io].queued_net.iter().any(|(op, _)| of_conn(op));
                 let state = self.own_conn(io, *conn);
                 if queued || state.recv.is_some() || state.send_unreturned {
@@ -236,15 +246,13 @@ impl Core {
                     self.accept_waiting(listener.0);
                 }
                 Op::CancelAccept { listener } => self.cancel_accept(io, listener.0, token),
-                Op::Recv { conn } => {
-                    if self.own_conn(io, conn).recv.replace(token).is_some() {
-                        self.fail(format_args!("two Recvs in flight on {conn:?}"));
-                    }
-                    self.serve_recv(conn.0);
+                Op::Recv { conn } => self.begin_recv(io, conn, Receiving { token, once: None }),
+                Op::RecvOnce { conn, bytes_max } => {
+                    self.begin_recv(io, conn, Receiving { token, once: Some(bytes_max) });
                 }
                 Op::CancelRecv { conn } => {
                     if let Some(recv) = self.own_conn(io, conn).recv.take() {
-                        self.post_conn(conn.0, recv, Err(Errno::CANCELED), Payload::None);
+                        self.post_conn(conn.0, recv.token, Err(Errno::CANCELED), Payload::None);
                     }
                     self.post_conn(conn.0, token, Ok(0), Payload::None);
                 }
@@ -263,7 +271,7 @@ impl Core {
         let state = self.net.conns.get_mut(&conn).expect("checked at push");
         let (recv, send) = (state.recv.take(), state.send.take());
         if let Some(recv) = recv {
-            self.post_conn(conn, recv, Err(Errno::CANCELED), Payload::None);
+            self.post_conn(conn, recv.token, Err(Errno::CANCELED), Payload::None);
         }
         if let Some(sending) = send {
             self.end_send(conn, sending, Errno::CANCELED);
@@ -338,10 +346,17 @@ impl Core {
         }
     }
 
+    fn begin_recv(&mut self, io: IoId, conn: ConnId, recv: Receiving) {
+        if self.own_conn(io, conn).recv.replace(recv).is_some() {
+            self.fail(format_args!("two Recvs in flight on {conn:?}"));
+        }
+        self.serve_recv(conn.0);
+    }
+
     /// Hands arrived bytes to an armed `Recv`, in pieces.
     fn serve_recv(&mut self, conn: u32) {
         while let Some(state) = self.net.conns.get_mut(&conn)
-            && let Some(token) = state.recv
+            && let Some(Receiving { token, once }) = state.recv
         {
             let (reset, ended, arrived) =
                 (state.to_server.reset, state.to_server.ended, state.to_server.arrived.len());
@@ -353,7 +368,8 @@ impl Core {
                 (false, 0) => return,
                 (false, _) => nobufs.then_some(Err(Errno::NOBUFS)),
             };
-            let most = arrived.min(RECV_BUF_BYTES);
+            let most =
+                arrived.min(once.map_or(RECV_BUF_BYTES, |most| (most.max(1) as usize).min(RECV_BUF_BYTES)));
             let len =
                 if split && most > 0 { self.rng.between(1, most.min(16) as u64) as usize } else { most };
             let state = self.net.conns.get_mut(&conn).expect("just there");
@@ -366,7 +382,10 @@ impl Core {
                 return;
             };
             state.to_server.arrived.drain(..len);
-            self.post_conn_more(conn, token, Ok(len as u32), Payload::Received(piece), true);
+            if once.is_some() {
+                state.recv = None;
+            }
+            self.post_conn_more(conn, token, Ok(len as u32), Payload::Received(piece), once.is_none());
             self.attention = true;
         }
     }

@@ -8,7 +8,7 @@ use io_uring::{opcode, squeue};
 use super::recv_ring::GROUP;
 use super::slots::Work;
 use super::{Fault, Uring};
-use crate::base::limits::{ALIGN, SEND_BYTES_MAX};
+use crate::base::limits::{ALIGN, RECV_BUF_BYTES, SEND_BYTES_MAX};
 use crate::io::linux::files::{self, DIR_MODE, FILE_MODE, c_path, open_flags};
 use crate::io::linux::message::{Message, SEND_FLAGS};
 use crate::io::linux::reading::Reading;
@@ -29,7 +29,8 @@ impl Uring {
         match op {
             Op::Accept { listener } => self.begin_accept(listener, owner),
             Op::CancelAccept { listener } => self.begin_cancel(self.listeners.get(listener.0).accept, owner),
-            Op::Recv { conn } => self.begin_recv(conn, owner),
+            Op::Recv { conn } => self.begin_recv(conn, None, owner),
+            Op::RecvOnce { conn, bytes_max } => self.begin_recv(conn, Some(bytes_max), owner),
             Op::CancelRecv { conn } => self.begin_cancel(self.conns.get(conn.0).recv, owner),
             Op::Send { conn, chain } => self.begin_send(conn, chain, owner),
             Op::CloseConn { conn } => self.begin_close_conn(conn, owner),
@@ -99,14 +100,23 @@ impl Uring {
         unsafe { self.ring.push(entry) };
     }
 
-    fn begin_recv(&mut self, conn: ConnId, owner: Owner) {
+    /// Without `once`, the most bytes of a single piece, it goes on.
+    fn begin_recv(&mut self, conn: ConnId, once: Option<u32>, owner: Owner) {
         let user_data = self.slots.insert(owner, Work::Recv { conn });
         let state = self.conns.get_mut(conn.0);
         assert!(state.recv.is_none() && state.closing.is_none(), "one Recv per open connection");
         state.recv = Some(user_data);
-        let entry = opcode::RecvMulti::new(Fd(state.socket.as_raw_fd()), GROUP).build().user_data(user_data);
+        let fd = Fd(state.socket.as_raw_fd());
+        let entry = match once {
+            None => opcode::RecvMulti::new(fd, GROUP).build(),
+            Some(bytes_max) => {
+                let bytes_max = bytes_max.clamp(1, RECV_BUF_BYTES as u32);
+                let recv = opcode::Recv::new(fd, std::ptr::null_mut(), bytes_max).buf_group(GROUP);
+                recv.build().flags(squeue::Flags::BUFFER_SELECT)
+            }
+        };
         // SAFETY: the entry points at no memory; the kernel writes to the buffers that it was provided with.
-        unsafe { self.ring.push(entry) };
+        unsafe { self.ring.push(entry.user_data(user_data)) };
     }
 
     /// Asks for the end of an operation, if there is one. By its name, so that it never hits the next one of that socket.
@@ -208,7 +218,7 @@ fn file_work(op: Op) -> Result<Work, Errno> {
         Op::RemoveDir { path } => Work::Remove { path: c_path(path)?, flags: libc::AT_REMOVEDIR },
         Op::MakeDir { path } => Work::MakeDir { path: c_path(path)? },
         Op::SyncDir { path } => Work::SyncDir { path: c_path(path)?, opened: None },
-        Op::CloseFile { .. } | Op::Accept { .. } | Op::Recv { .. } => unreachable!(),
+        Op::CloseFile { .. } | Op::Accept { .. } | Op::Recv { .. } | Op::RecvOnce { .. } => unreachable!(),
         Op::CancelAccept { .. } | Op::CancelRecv { .. } => unreachable!(),
         Op::Send { .. } | Op::CloseConn { .. } | Op::DetachConn { .. } => unreachable!(),
     })

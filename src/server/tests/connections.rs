@@ -288,6 +288,64 @@ fn a_receive_that_found_no_buffer_is_not_tried_again_at_once() {
     assert!(rig.receiving(quiet).is_some());
 }
 
+/// A connection that waited for memory had sent what there were receive buffers for before it could be told to stop. Sixteen producers
+/// with five requests of 900 KB under way each were too many for 64 MiB, and were closed.
+#[test]
+fn while_memory_is_tight_a_connection_brings_no_more_than_is_asked_for() {
+    const VALUE_BYTES: usize = 900_000;
+    let mut rig = Rig::new(&[]);
+    let conns: Vec<_> = (0..6).map(|_| rig.connect()).collect();
+    let frame = produce_with(-1, &[0], &[7; VALUE_BYTES]);
+    let most = VALUE_BYTES - 10_000;
+    for conn in &conns[..2] {
+        rig.receive(*conn, &frame[..most]);
+        assert_eq!(rig.receiving_at_most(*conn), None);
+    }
+    // More than half of the 4 MiB that all may hold.
+    rig.receive(conns[2], &frame[..most]);
+    rig.settle();
+    assert_eq!(rig.receiving_at_most(conns[3]), Some(4096), "an idle one");
+    assert_eq!(rig.receiving_at_most(conns[0]), Some((frame.len() - most) as u32), "the rest of its frame");
+    // All that they may: the last one is over that before its frame is there, and may go on alone.
+    for conn in &conns[3..5] {
+        rig.receive(*conn, &frame[..4096]);
+        let mut at = 4096;
+        while let Some(piece) = rig.receiving_at_most(*conn).filter(|_| at < most) {
+            let to = most.min(at + piece as usize);
+            rig.receive(*conn, &frame[at..to]);
+            at = to;
+        }
+    }
+    rig.receive(conns[5], &frame[..4096]);
+    rig.settle();
+    assert_eq!(rig.receiving(conns[5]), None, "nobody listens to what cannot be taken up");
+    let wait = |rig: &mut Rig, seconds: u64| {
+        for _ in 0..seconds {
+            rig.pass(1_000);
+            rig.turn();
+            rig.settle();
+        }
+    };
+    wait(&mut rig, 4);
+    assert_eq!(rig.receiving(conns[5]), None);
+    for conn in &conns[..5] {
+        rig.receive(*conn, &frame[most..]);
+        rig.settle();
+    }
+    assert!(rig.receiving(conns[5]).is_some(), "there is memory");
+    // Nobody is slow who was not listened to: the frame began twelve seconds ago.
+    wait(&mut rig, 8);
+    assert_eq!((rig.server.connections(), rig.sent.len()), (6, 5));
+    let mut at = 4096;
+    while at < frame.len() {
+        let to = frame.len().min(at + rig.receiving_at_most(conns[5]).map_or(64 << 10, |most| most as usize));
+        rig.receive(conns[5], &frame[at..to]);
+        at = to;
+    }
+    rig.settle();
+    assert_eq!(rig.sent.len(), 6);
+}
+
 /// Behind the parts that one system call takes, records were copied: megabytes of each answer to a consumer of many partitions.
 #[test]
 fn records_of_any_number_of_partitions_leave_uncopied() {

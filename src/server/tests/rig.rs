@@ -115,6 +115,7 @@ impl Rig {
             fetch_bytes_max: 1 << 20,
             idle_ms_max: 3_600_000,
             held_bytes_max: 4 << 20,
+            inbox_bytes_max: 4 << 20,
             handover_requests: 0,
             handover_interval_ms: 0,
         };
@@ -184,9 +185,10 @@ impl Rig {
 
     /// Does what is asked for now and fits, and turns once; returns how many operations that were.
     pub fn complete(&mut self, fits: impl Fn(&Op) -> bool) -> usize {
-        let (fitting, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ops)
-            .into_iter()
-            .partition(|(op, _)| fits(op) && !matches!(op, Op::Accept { .. } | Op::Recv { .. }));
+        let (fitting, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.ops).into_iter().partition(|(op, _)| {
+                fits(op) && !matches!(op, Op::Accept { .. } | Op::Recv { .. } | Op::RecvOnce { .. })
+            });
         self.ops = rest;
         let count = fitting.len();
         for (op, token) in fitting {
@@ -259,8 +261,15 @@ impl Rig {
 
     /// The token of the connection's `Recv`, if it is armed.
     pub fn receiving(&self, conn: ConnId) -> Option<Token> {
-        let of = |op: &Op| matches!(op, Op::Recv { conn: of } if *of == conn);
-        self.ops.iter().find(|(op, _)| of(op)).map(|(_, token)| *token)
+        self.ops.iter().find(|(op, _)| receives(op, conn)).map(|(_, token)| *token)
+    }
+
+    /// The most that its next piece may have, if that is bounded.
+    pub fn receiving_at_most(&self, conn: ConnId) -> Option<u32> {
+        self.ops.iter().find_map(|(op, _)| match op {
+            Op::RecvOnce { conn: of, bytes_max } if *of == conn => Some(*bytes_max),
+            _ => None,
+        })
     }
 
     pub fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
@@ -270,16 +279,24 @@ impl Rig {
 
     /// Bytes that a completion brings, with others of the same turn.
     pub fn arrive(&mut self, conn: ConnId, bytes: &[u8]) {
-        let token = self.receiving(conn).expect("it receives");
         let payload = Payload::Received(RecvBuf::owned(bytes.to_vec()));
-        self.done(token, Ok(bytes.len() as u32), true, payload);
+        self.piece(conn, bytes.len(), payload);
+    }
+
+    fn piece(&mut self, conn: ConnId, len: usize, payload: Payload) {
+        let token = self.receiving(conn).expect("it receives");
+        let bound = self.receiving_at_most(conn);
+        assert!(bound.is_none_or(|most| len <= most as usize), "{len} bytes of at most {bound:?}");
+        if bound.is_some() {
+            self.ops.retain(|(op, _)| !receives(op, conn));
+        }
+        self.done(token, Ok(len as u32), bound.is_none(), payload);
     }
 
     /// The same in a receive buffer; false if there is none.
     pub fn receive_pooled(&mut self, conn: ConnId, bytes: &[u8]) -> bool {
-        let token = self.receiving(conn).expect("it receives");
         let Some(buf) = self.receives.copy_of(bytes) else { return false };
-        self.done(token, Ok(bytes.len() as u32), true, Payload::Received(buf));
+        self.piece(conn, bytes.len(), Payload::Received(buf));
         self.turn();
         true
     }
@@ -292,7 +309,7 @@ impl Rig {
     /// The connection's `Recv` ends: `Ok(0)` is the peer's end of stream.
     pub fn end_recv(&mut self, conn: ConnId, result: Result<u32, Errno>) {
         let Some(token) = self.receiving(conn) else { return };
-        self.ops.retain(|(op, _)| !matches!(op, Op::Recv { conn: of } if *of == conn));
+        self.ops.retain(|(op, _)| !receives(op, conn));
         self.done(token, result, false, Payload::None);
     }
 
@@ -304,6 +321,10 @@ impl Rig {
     pub fn is_closing(&self, conn: ConnId) -> bool {
         self.ops.iter().any(|(op, _)| matches!(op, Op::CloseConn { conn: of } if *of == conn))
     }
+}
+
+fn receives(op: &Op, conn: ConnId) -> bool {
+    matches!(op, Op::Recv { conn: of } | Op::RecvOnce { conn: of, .. } if *of == conn)
 }
 
 fn cx(pool: &mut Pool, now: Mono) -> Cx<'_> {

@@ -89,6 +89,8 @@ macro_rules! each_case {
                 one_accept_takes_many_connections,
                 a_taken_port_is_refused,
                 received_bytes_keep_their_order,
+                a_bounded_receive_takes_one_piece,
+                a_bounded_receive_ends_like_any,
                 without_buffers_a_receive_ends_and_goes_on_when_armed_again,
                 receive_buffers_are_shared_by_all_connections,
                 a_peer_that_leaves_ends_the_receive,

@@ -122,6 +122,60 @@ pub fn received_bytes_keep_their_order(world: &mut dyn World) {
     assert_eq!(link.send_all(chain([bytes(b"still open this way")])), b"still open this way");
 }
 
+pub fn a_bounded_receive_takes_one_piece(world: &mut dyn World) {
+    let Link { mut rig, conn, mut peer } = link(world);
+    let sent = pattern(200_000, 3);
+    let (mut written, mut got) = (0, Vec::new());
+    // The last is longer than a buffer.
+    for bytes_max in [1, 10, 4096, 5000, 1 << 20].into_iter().cycle() {
+        let recv = rig.push(Op::RecvOnce { conn, bytes_max });
+        let mut done = None;
+        rig.until("a piece arrives", |rig| {
+            written += peer.write(&sent[written..]);
+            done = rig.take(recv);
+            done.is_some()
+        });
+        let done = done.expect("it is over");
+        assert!(!done.more, "{done:?}");
+        let Payload::Received(piece) = &done.payload else {
+            // As without a bound.
+            assert_eq!(done.result, Err(Errno::NOBUFS));
+            continue;
+        };
+        assert_eq!(done.result, Ok(piece.len() as u32));
+        assert!((1..=bytes_max as usize).contains(&piece.len()), "{} of at most {bytes_max}", piece.len());
+        got.extend_from_slice(piece);
+        if got.len() == sent.len() {
+            break;
+        }
+    }
+    assert!(got == sent);
+    // Behind it a receive without a bound goes on.
+    let mut link = Link { rig, conn, peer };
+    let recv = link.rig.push(Op::Recv { conn });
+    let (_, got) = link.receive(recv, b"and more", 8);
+    assert_eq!(got, b"and more");
+}
+
+pub fn a_bounded_receive_ends_like_any(world: &mut dyn World) {
+    let mut link = link(world);
+    let Link { rig, conn, peer } = &mut link;
+    let conn = *conn;
+    let recv = rig.push(Op::RecvOnce { conn, bytes_max: 100 });
+    let cancel = rig.push(Op::CancelRecv { conn });
+    let end = rig.next(recv);
+    assert!(end.result == Err(Errno::CANCELED) && !end.more, "{end:?}");
+    rig.next(cancel);
+    let recv = rig.push(Op::RecvOnce { conn, bytes_max: 100 });
+    peer.finish();
+    let end = rig.next(recv);
+    assert!(end.result == Ok(0) && !end.more && matches!(end.payload, Payload::None), "{end:?}");
+    let recv = rig.push(Op::RecvOnce { conn, bytes_max: 100 });
+    let close = rig.push(Op::CloseConn { conn });
+    assert!(matches!(rig.next(recv).result, Ok(0) | Err(Errno::CANCELED)));
+    assert_eq!(rig.next(close).result, Ok(0));
+}
+
 pub fn without_buffers_a_receive_ends_and_goes_on_when_armed_again(world: &mut dyn World) {
     let mut link = link(world);
     let sent = pattern(4 << 20, 2);

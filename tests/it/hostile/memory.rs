@@ -11,7 +11,7 @@ use corelog::server::SEND_STALL_MS_MAX;
 use corelog::wire::batch::build::{BatchBuilder, NewRecord};
 use corelog::wire::codec::Codec;
 use corelog::wire::msg::fetch_request::{FetchPartition, FetchTopic};
-use corelog::wire::msg::{FetchRequest, MetadataRequest, StrBytes};
+use corelog::wire::msg::{FetchRequest, MetadataRequest, ProduceRequest, StrBytes};
 
 use super::{assert_serves, start};
 use crate::support::{Broker, RESIDENT_MARGIN_BYTES, full, memory_bytes};
@@ -211,6 +211,44 @@ fn consumers_that_never_read_leave_most_blocks_to_the_others() {
         lazy
     });
     assert_within_memory(peak, "consumers that never read");
+    assert_serves(&mut broker);
+}
+
+/// Producers that each have more under way than there is memory for all of them: they wait for each other, and none is turned away.
+#[test]
+fn producers_of_large_requests_wait_for_memory() {
+    const IN_FLIGHT: i32 = 5;
+    let Some((_home, mut broker)) = start("large_requests_wait", &["memory=67108864"]) else { return };
+    create(&mut broker.cluster(), "large", 4, &[]);
+    let value = vec![b'v'; 900_000];
+    for producers in [16, 64] {
+        let ((), peak) = peak_resident(&broker, || {
+            std::thread::scope(|scope| {
+                for producer in 0..producers {
+                    let (value, address) = (&value, &broker.address);
+                    scope.spawn(move || {
+                        let mut talk = Talk::to(address);
+                        for _ in 0..IN_FLIGHT {
+                            let request = produce_request(
+                                "large",
+                                producer % 4,
+                                batch(value).into(),
+                                Acks::All,
+                                PATIENCE,
+                            );
+                            talk.send(PRODUCE, &request);
+                        }
+                        for i in 0..IN_FLIGHT {
+                            let (_, answer) = talk.receive::<ProduceRequest>(PRODUCE);
+                            let partition = &answer.responses[0].partition_responses[0];
+                            assert_eq!(partition.error_code, 0, "request {i} of producer {producer}");
+                        }
+                    });
+                }
+            });
+        });
+        assert_within_memory(peak, &format!("{producers} producers of large requests"));
+    }
     assert_serves(&mut broker);
 }
 
