@@ -260,7 +260,7 @@ fn a_number_of_shards_or_cpus_that_cannot_be_is_refused() {
         &of(&memory),
         2,
         "bad-config-value",
-        &["64 shards", "-X memory=301MiB", "--shards 31 or fewer"],
+        &["64 shards", "-X memory=299MiB", "--shards 30 or fewer"],
     );
     assert_says(&of(&["--cpus", "8192"]), 5, "bad-cpu-list", &["CPU 8192", "8191"]);
     let ids = ["--shards", "2", "--advertise", "shards", "-X", "node.id=3000000"];

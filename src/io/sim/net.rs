@@ -384,6 +384,7 @@ impl Core {
             state.to_server.arrived.drain(..len);
             if once.is_some() {
                 state.recv = None;
+                self.mark("received_once");
             }
             self.post_conn_more(conn, token, Ok(len as u32), Payload::Received(piece), once.is_none());
             self.attention = true;
