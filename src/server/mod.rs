@@ -9,8 +9,8 @@
 //!
 //! # Non-obvious
 //! - One `Recv` stays armed, while there is memory. When a connection must wait for some, the `Recv` is cancelled and what had arrived
-//!   stays in its inbox, unparsed: the peer's own socket buffer is the queue. While it waits for its own answers the `Recv` stays armed for a while, so that
-//!   a peer that hangs up is noticed: its long poll is answered at once.
+//!   stays in its inbox, unparsed: the peer's own socket buffer is the queue. While it waits for its own answers the `Recv` stays armed for
+//!   a while, so that a peer that hangs up is noticed: its long poll is answered at once.
 //! - acks=0 has no response and still a place in the queue: its errors close the connection, as in Kafka. So does a request that cannot
 //!   be followed; both once all before them is answered, because Kafka looks at one request at a time.
 //! - A connection's slot is reused only after `CloseConn` completed; its generation then differs, so a late reply finds nobody.
