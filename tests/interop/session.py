@@ -178,6 +178,10 @@ class Session:
             return all(p["errorCode"] == 0 for p in self._ends(name, partitions))
         self.wait(f"{name} to be led", led)
 
+    def wait_for_deletion(self, name: str) -> None:
+        asked = {"topics": [{"name": name}], "allowAutoTopicCreation": False}
+        self.wait(f"{name} to be gone", lambda: self.quiet("Metadata", 12, asked)["topics"][0]["errorCode"] == 3)
+
     def wait_for_records(self, name: str, partitions: int, count: int) -> None:
         """Until the partitions hold `count` records together: what was sent with acks=0 is on its way for a while."""
         def there() -> bool:

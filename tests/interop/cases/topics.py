@@ -130,8 +130,7 @@ def delete(s: Session) -> None:
     for v in range(1, 6):
         name = s.topic(f"delete-{v}")
         s.call("DeleteTopics", v, {"topicNames": [name], "timeoutMs": 10000}, "known")
-        s.wait("the deletion", lambda name=name: s.quiet("Metadata", 12, {
-            "topics": [{"name": name}], "allowAutoTopicCreation": False})["topics"][0]["errorCode"] == 3)
+        s.wait_for_deletion(name)
         s.call("DeleteTopics", v, {"topicNames": [name], "timeoutMs": 10000}, "again")
         s.call("DeleteTopics", v, {"topicNames": ["bad name", ""], "timeoutMs": 10000}, "bad names")
         other = s.topic(f"delete-other-{v}")
@@ -164,6 +163,7 @@ def recreated(s: Session) -> None:
     s.fill(name, s.batch(3))
     old = s.topic_id(name)
     s.quiet("DeleteTopics", 5, {"topicNames": [name], "timeoutMs": 10000})
+    s.wait_for_deletion(name)
     s.call("Produce", 9, produce_body(name, s.batch(1)), "to a deleted topic")
     s.call("Produce", 13, produce_body(old, s.batch(1)), "to a deleted id")
     s.call("Fetch", 13, fetch_body(old, 0), "from a deleted id")
