@@ -68,6 +68,12 @@ fn look(broker: &Broker, what: &str) {
     );
 }
 
+fn look_at_idle(broker: &Broker, what: &str) {
+    let before = cpu_ticks(broker);
+    std::thread::sleep(Duration::from_secs(5));
+    eprintln!("{what}: {} ticks of CPU in 5 s", cpu_ticks(broker) - before);
+}
+
 /// One record to each of the first `count` partitions.
 fn produce(broker: &Broker, count: i32, value: &[u8]) {
     let settings = Settings { acks: Acks::All, ..broker.settings() };
@@ -113,15 +119,14 @@ fn many_partitions_start_recover_and_serve() {
     produce(&broker, AGAIN, b"second");
     check(&broker, AGAIN);
     look(&broker, "some have two");
-    let before = cpu_ticks(&broker);
-    std::thread::sleep(Duration::from_secs(5));
-    eprintln!("idle: {} ticks of CPU in 5 s", cpu_ticks(&broker) - before);
+    look_at_idle(&broker, "idle behind the last records");
     broker.assert_healthy();
     eprintln!("stop: {:.2} s", broker.stop(Duration::from_secs(60)).as_secs_f64());
 
     let broker = start(&home.data(), "after a stop");
     check(&broker, AGAIN);
     await_idle_files(&broker);
+    look_at_idle(&broker, "idle after a stop");
 }
 
 /// A producer that starts sends its first records to all partitions in one request. A new broker has memory for about 60 of them at hand, and
