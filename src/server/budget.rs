@@ -90,7 +90,7 @@ impl Budget {
 
     /// Whether more is received from the connection: not the rest of a large frame that cannot be taken up now.
     pub fn hears(&mut self, at: usize, conn: &Connection) -> bool {
-        !is_large(conn) || self.admits(at, conn)
+        conn.failed || !is_large(conn) || self.admits(at, conn)
     }
 
     /// What the connection may owe and still be parsed: its share, of what is left.
@@ -106,8 +106,9 @@ impl Budget {
         self.large == Some(at)
     }
 
-    fn end_large(&mut self, at: usize) {
-        if self.large == Some(at) {
+    /// Gives the right back once it is not needed: another shard may be short.
+    fn end_large(&mut self, is_over: bool) {
+        if self.large.is_some() && (is_over || !self.is_short()) {
             self.large = None;
             self.large_frame.give();
         }
@@ -127,9 +128,7 @@ impl Budget {
         let holds = conn.owed_bytes() + conn.splitter.held_capacity() as u64;
         self.held = self.held - conn.charged + holds;
         conn.charged = holds;
-        if conn.splitter.claimed_bytes().is_none() {
-            self.end_large(at);
-        }
+        self.end_large(self.large == Some(at) && conn.splitter.claimed_bytes().is_none());
     }
 
     /// Copies what waits in an inbox out of the receive buffers. False: there is too much of that already.
@@ -167,6 +166,44 @@ impl Budget {
     pub fn forget(&mut self, at: usize, conn: &mut Connection) {
         self.held -= std::mem::take(&mut conn.charged);
         self.inbox_done(conn);
-        self.end_large(at);
+        self.end_large(self.large == Some(at));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{ConnId, Mono};
+    use crate::wire::frame::FrameSplitter;
+
+    /// A connection of whose frame of a MiB, a Produce, so many bytes arrived.
+    fn within_a_frame(bytes: usize) -> Connection {
+        let mut splitter = FrameSplitter::requests(2 << 20);
+        let mut arrived = (1_i32 << 20).to_be_bytes().to_vec();
+        arrived.resize(LENGTH_BYTES + bytes, 0);
+        assert!(splitter.next_frame(&mut &mut arrived[..]).expect("no error").is_none(), "it is not whole");
+        Connection::new(ConnId(1), ([127, 0, 0, 1], 4000).into(), 1, splitter, Mono(1))
+    }
+
+    #[test]
+    fn the_right_to_a_large_frame_is_another_shards_where_memory_is_there_again() {
+        let right = LargeFrame::default();
+        let [mut here, mut there] = [(); 2].map(|()| Budget::new(1 << 20, 1 << 20, right.clone()));
+        let (mut large, mut other) = (within_a_frame(500_000), within_a_frame(500_000));
+        let mut waiting = within_a_frame(1_000_000);
+        here.settle(0, &mut large);
+        here.settle(1, &mut other);
+        assert!(here.is_short() && here.hears(0, &large) && !here.hears(1, &other));
+        there.settle(0, &mut waiting);
+        let mut more = within_a_frame(500_000);
+        there.settle(1, &mut more);
+        assert!(there.is_short() && !there.hears(0, &waiting), "one of all shards has it");
+        here.forget(1, &mut other);
+        assert!(!here.is_short() && there.hears(0, &waiting));
+        // Its former holder waits like all others.
+        here.settle(1, &mut within_a_frame(500_000));
+        assert!(here.is_short() && !here.hears(0, &large));
+        there.forget(0, &mut waiting);
+        assert!(here.hears(0, &large));
     }
 }

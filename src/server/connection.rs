@@ -109,8 +109,10 @@ pub struct Connection {
     pub send_since: Mono,
     /// When the unfinished frame began, and its first byte's time for the stamps.
     pub frame_since: Option<Mono>,
-    /// Since when the rest of the unfinished frame is not received, for want of memory.
+    /// Since when the rest of the unfinished frame is not received, or what was received is not looked at.
     pub waits_since: Option<Mono>,
+    /// Until when it was asked to wait with its next request.
+    pub muted_until: Option<Mono>,
     /// From when on the peer's pace is judged, where the frame began earlier.
     pace_from: Mono,
 }
@@ -156,21 +158,27 @@ impl Connection {
             send_since: now,
             frame_since: None,
             waits_since: None,
+            muted_until: None,
             pace_from: now,
         }
     }
 
-    /// How long the peer has been sending its unfinished frame, in ms: without the time in which nobody listened.
+    /// How long the peer has been sending its unfinished frame, in ms: without the time in which it waited for us.
     pub fn frame_ms(&self, now: Mono) -> Option<u64> {
         let since = self.frame_since.filter(|_| self.waits_since.is_none())?;
         Some(now.since_ms(since.max(self.pace_from)))
     }
 
-    /// The rest of the unfinished frame is received again.
+    /// All that was received is looked at, and the rest of the unfinished frame is received.
     pub fn end_wait(&mut self, now: Mono) {
         if let (Some(since), Some(began)) = (self.waits_since.take(), self.frame_since) {
-            self.pace_from = began.max(self.pace_from).plus_ms(now.since_ms(since));
+            self.pace_from = began.max(self.pace_from).plus_ms(now.since_ms(since.max(began)));
         }
+    }
+
+    /// Its next request is not looked at yet, because it was asked to wait with it.
+    pub fn is_muted(&self, now: Mono) -> bool {
+        self.muted_until.is_some_and(|until| now < until)
     }
 
     pub fn owes_nothing(&self) -> bool {
@@ -266,13 +274,22 @@ impl Connection {
     }
 
     /// Encodes a shard's reply into its place. Returns the record bytes in it; none if nobody waits there.
-    pub fn answer(&mut self, reply: Reply, short: bool, buffers: &mut Buffers) -> Option<RecordBytes> {
+    pub fn answer(
+        &mut self,
+        reply: Reply,
+        short: bool,
+        now: Mono,
+        buffers: &mut Buffers,
+    ) -> Option<RecordBytes> {
         let at = reply.ticket.sequence.checked_sub(self.head)? as usize;
         if !matches!(self.queue.get(at)?, Slot::Waiting(..)) {
             return None;
         }
         let Slot::Waiting(pending, mut stamps) = self.replace(at, Slot::Silent) else { return None };
         let encoded = pending.answer(reply.body, short, buffers);
+        if let Some(ms) = encoded.mute_ms {
+            self.muted_until = Some(now.plus_ms(ms));
+        }
         if encoded.close {
             self.failed = true;
             self.replace(at, Slot::Close);

@@ -20,6 +20,10 @@ impl Server {
         let conn = &mut self.connections[at];
         conn.receiving = true;
         conn.hears_all = !self.budget.is_tight();
+        if conn.hears_all {
+            // It may be tight again before this turn ends.
+            self.tightened = None;
+        }
         let op = match conn.hears_all {
             true => Op::Recv { conn: conn.id },
             false => Op::RecvOnce { conn: conn.id, bytes_max: Budget::piece_bytes_max(conn) },
@@ -34,9 +38,13 @@ impl Server {
             conn.end_wait(now);
             return self.arm(at);
         }
-        conn.waits_since.get_or_insert(now);
-        self.look_again = Some(now.plus_ms(LOOK_AGAIN_MS));
-        self.stall(at);
+        self.look_by(now.plus_ms(LOOK_AGAIN_MS));
+        self.stall(at, now);
+    }
+
+    /// The next turn begins by then.
+    fn look_by(&mut self, when: Mono) {
+        self.look_again = Some(self.look_again.map_or(when, |earlier| earlier.min(when)));
     }
 
     /// While memory is tight, nobody hears more than is asked for: what a `Recv` without a bound brings before it can be ended is whatever
@@ -56,17 +64,22 @@ impl Server {
         self.tightened = Some(to);
     }
 
-    /// The inbox waits for the connection's own answers, or for memory. In the first case a peer that hangs up is still noticed.
+    /// The inbox waits for the connection's own answers, for the time that it was asked to, or for memory. In the first two cases a peer that
+    /// hangs up is still noticed.
     pub(super) fn wait_in_turn(&mut self, at: usize, held_back: bool, on: &mut On<'_>) {
-        self.stall(at);
+        self.stall(at, on.cx.now);
         let conn = &self.connections[at];
-        let for_memory = !held_back && !conn.waits_for_order();
-        if for_memory {
-            self.look_again = Some(on.cx.now.plus_ms(LOOK_AGAIN_MS));
+        let muted_until = conn.muted_until.filter(|_| conn.is_muted(on.cx.now));
+        let for_memory = !held_back && muted_until.is_none() && !conn.waits_for_order();
+        let again = if for_memory { Some(on.cx.now.plus_ms(LOOK_AGAIN_MS)) } else { muted_until };
+        let ended = conn.ended;
+        let deaf = for_memory || !self.budget.may_listen(conn);
+        if let Some(when) = again {
+            self.look_by(when);
         }
-        if conn.ended {
+        if ended {
             self.hurry(at, on);
-        } else if for_memory || !self.budget.may_listen(conn) {
+        } else if deaf {
             self.cancel_recv(at);
         }
     }

@@ -225,7 +225,7 @@ impl Server {
             return;
         }
         let short = self.budget.is_short();
-        let Some(records) = conn.answer(reply, short, &mut self.scratch.buffers) else { return };
+        let Some(records) = conn.answer(reply, short, now, &mut self.scratch.buffers) else { return };
         conn.stamp_ready(now);
         self.budget.settle(at, conn);
         self.fetched.sent += records.sent;
@@ -392,7 +392,7 @@ impl Server {
             }
             let Some(arrived) = conn.inbox.front().map(|chunk| chunk.buf.len() - chunk.at) else { break };
             let held_back = on.router.holds_back(at as u32);
-            if held_back || !self.budget.admits(at, conn) {
+            if held_back || conn.is_muted(on.cx.now) || !self.budget.admits(at, conn) {
                 self.wait_in_turn(at, held_back, on);
                 self.keep_inbox(at);
                 return;
@@ -402,7 +402,7 @@ impl Server {
                 // Copied as long as that may be: the receive buffers are everybody's.
                 self.budget.keep_inbox(conn);
                 self.wants_memory = true;
-                self.stall(at);
+                self.stall(at, on.cx.now);
                 return self.cancel_recv(at);
             }
             let fetch_bytes_max = self.config.fetch_bytes_max.min(self.budget.answer_bytes_max());
@@ -425,7 +425,9 @@ impl Server {
                 return self.close(at);
             }
             self.hurry(at, on);
-        } else if !conn.receiving && !conn.starved {
+        } else if conn.receiving {
+            conn.end_wait(on.cx.now);
+        } else if !conn.starved {
             self.listen(at, on.cx.now);
         }
     }
@@ -446,8 +448,10 @@ impl Server {
     }
 
     /// The inbox waits, and is looked at again in the next turns.
-    fn stall(&mut self, at: usize) {
-        self.connections[at].stalled = true;
+    fn stall(&mut self, at: usize, now: Mono) {
+        let conn = &mut self.connections[at];
+        conn.stalled = true;
+        conn.waits_since.get_or_insert(now);
         self.stalled.push(at);
     }
 

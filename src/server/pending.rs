@@ -27,6 +27,8 @@ pub struct Encoded {
     pub parts: Option<Few<SendPart>>,
     /// Kafka closes the connection instead of answering an error to acks=0.
     pub close: bool,
+    /// How long its client is asked to wait with the next request; one that does not is not looked at for as long.
+    pub mute_ms: Option<u64>,
     pub records: RecordBytes,
 }
 
@@ -40,12 +42,12 @@ pub struct RecordBytes {
 impl Encoded {
     pub fn bytes(bytes: Vec<u8>) -> Encoded {
         let parts = Few::from_iter([SendPart::Bytes(bytes)]);
-        Encoded { parts: Some(parts), close: false, records: RecordBytes::default() }
+        Encoded { parts: Some(parts), close: false, mute_ms: None, records: RecordBytes::default() }
     }
 
     /// An answer that could not be encoded is our own bug: the client must not wait for it.
     pub fn failed() -> Encoded {
-        Encoded { parts: None, close: true, records: RecordBytes::default() }
+        Encoded { parts: None, close: true, mute_ms: None, records: RecordBytes::default() }
     }
 }
 

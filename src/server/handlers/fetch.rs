@@ -36,7 +36,7 @@ const EPOCH_FINAL: i32 = -1;
 const EPOCH_INITIAL: i32 = 0;
 
 /// How long a client is asked to wait where there is neither a block to lend it nor memory for a copy.
-const PUT_OFF_MS: i32 = 100;
+const PUT_OFF_MS: u64 = 100;
 
 /// What an answer may have copied even then: who takes what he is sent goes on, if slowly.
 const COPIED_BYTES_WHILE_SHORT_MAX: usize = 64 * 1024;
@@ -137,7 +137,7 @@ impl Waiting {
         let mut out = buffers.take();
         let head = FetchResponseHead {
             correlation_id: self.correlation_id,
-            throttle_time_ms: if put_off { PUT_OFF_MS } else { 0 },
+            throttle_time_ms: if put_off { PUT_OFF_MS as i32 } else { 0 },
             error_code: 0,
             session_id: 0,
         };
@@ -163,11 +163,11 @@ impl Waiting {
         drop(parts);
         self.asked.recycle(buffers);
         if records.is_empty() {
-            return Encoded::bytes(out);
+            return Encoded { mute_ms: put_off.then_some(PUT_OFF_MS), ..Encoded::bytes(out) };
         }
         let (parts, records) = weave(&out, records, buffers);
         buffers.give(out);
-        Encoded { parts: Some(parts), close: false, records }
+        Encoded { parts: Some(parts), close: false, mute_ms: None, records }
     }
 
     fn partition(&self, index: i32, outcome: &FetchOutcome) -> FetchedPartition<'static> {

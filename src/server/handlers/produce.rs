@@ -122,7 +122,7 @@ impl Waiting {
         });
         if self.acks == 0 {
             let close = parts.any(|(_, outcome)| outcome.error.is_some());
-            return Encoded { parts: None, close, records: RecordBytes::default() };
+            return Encoded { parts: None, close, mute_ms: None, records: RecordBytes::default() };
         }
         let mut out = buffers.take();
         let topics = self.asked.topics();

@@ -1,6 +1,7 @@
 use super::rig::{Rig, describe_configs, fetch, fetch_with, produce, produce_with};
 use crate::controller::configs::BROKER;
-use crate::io::{Errno, Op};
+use crate::io::{ConnId, Errno, Op};
+use crate::wire::api::ApiKey;
 use crate::wire::msg::{self, Bytes, FetchRequest, FetchResponse};
 
 #[test]
@@ -346,6 +347,115 @@ fn while_memory_is_tight_a_connection_brings_no_more_than_is_asked_for() {
     assert_eq!(rig.sent.len(), 6);
 }
 
+/// Brings a connection's frame up to `to`, in pieces of what it is asked for.
+fn bring(rig: &mut Rig, conn: ConnId, frame: &[u8], from: usize, to: usize) {
+    let mut at = from;
+    while at < to {
+        // A `Recv` that memory became tight behind is ended first.
+        rig.complete(|op| matches!(op, Op::CancelRecv { .. }));
+        let end = to.min(at + rig.receiving_at_most(conn).map_or(64 << 10, |most| most as usize));
+        rig.receive(conn, &frame[at..end]);
+        at = end;
+    }
+}
+
+/// A piece that arrived while memory was short waited, and its peer was called slow for that time and closed.
+#[test]
+fn nobody_is_slow_while_what_was_received_is_not_looked_at() {
+    const VALUE_BYTES: usize = 900_000;
+    let mut rig = Rig::new(&[]);
+    let frame = produce_with(-1, &[0], &[7; VALUE_BYTES]);
+    let most = frame.len() - 10_000;
+    let conns: Vec<_> = (0..5).map(|_| rig.connect()).collect();
+    let patient = rig.connect();
+    let fill = |rig: &mut Rig| conns.iter().for_each(|conn| bring(rig, *conn, &frame, 0, most));
+    let finish = |rig: &mut Rig| {
+        conns.iter().for_each(|conn| bring(rig, *conn, &frame, most, frame.len()));
+        rig.settle();
+    };
+    let wait = |rig: &mut Rig, seconds: u64| {
+        for _ in 0..seconds {
+            rig.pass(1_000);
+            rig.turn();
+            rig.settle();
+        }
+    };
+    conns[..4].iter().for_each(|conn| bring(&mut rig, *conn, &frame, 0, most));
+    rig.settle();
+    // It is asked for a piece, which comes when the last of the others has the right to take more than all may hold.
+    bring(&mut rig, patient, &frame, 0, 4096);
+    assert!(rig.receiving(patient).is_some());
+    bring(&mut rig, conns[4], &frame, 0, most);
+    rig.receive(patient, &frame[4096..8192]);
+    rig.settle();
+    assert_eq!(rig.receiving(patient), None, "its piece waits");
+    wait(&mut rig, 4);
+    finish(&mut rig);
+    assert!(rig.receiving(patient).is_some(), "its piece was taken");
+    wait(&mut rig, 2);
+    fill(&mut rig);
+    wait(&mut rig, 1);
+    assert!(!rig.is_closing(patient), "it was listened to for three seconds of seven");
+    finish(&mut rig);
+    bring(&mut rig, patient, &frame, 8192, frame.len());
+    rig.settle();
+    assert_eq!((rig.server.connections(), rig.sent.len()), (6, 11));
+}
+
+/// Who was listened to without a bound while memory was at hand for part of a turn stayed so.
+#[test]
+fn a_bound_comes_back_though_memory_was_there_for_a_part_of_a_turn() {
+    let mut rig = Rig::new(&[]);
+    let frame = produce_with(-1, &[0], &[7; 900_000]);
+    let most = frame.len() - 10_000;
+    let conns: Vec<_> = (0..4).map(|_| rig.connect()).collect();
+    conns[..3].iter().for_each(|conn| bring(&mut rig, *conn, &frame, 0, most));
+    rig.settle();
+    assert!(conns.iter().all(|conn| rig.receiving_at_most(*conn).is_some()), "memory is tight");
+    // One frame is whole, two connections are listened to, and one of them brings so much that memory is tight again.
+    rig.arrive(conns[0], &frame[most..]);
+    for bytes in [&frame[..4096], &frame[4096..most]] {
+        rig.take_receives();
+        rig.arrive(conns[3], bytes);
+    }
+    rig.turn();
+    rig.settle();
+    for conn in &conns {
+        assert!(rig.receiving_at_most(*conn).is_some(), "{conn:?} is bounded");
+    }
+}
+
+/// A connection that is closed for its error, behind an answer that its peer does not take, kept the right to a large frame for itself.
+#[test]
+fn who_failed_takes_no_right_to_a_large_frame() {
+    let mut rig = Rig::sized(&[], 5, 16 << 20);
+    let producer = rig.connect();
+    for partition in 0..5 {
+        rig.receive(producer, &produce_with(-1, &[partition], &[7; 900_000]));
+        rig.settle();
+    }
+    let failed = rig.connect();
+    rig.receive(failed, &produce(&[0]));
+    while rig.complete(|op| !matches!(op, Op::Send { .. })) > 0 {}
+    // A frame larger than any of its API may be, which is seen behind its length.
+    rig.receive(failed, &(1_i32 << 20).to_be_bytes());
+    rig.receive(failed, &ApiKey::Shards.wire().to_be_bytes());
+    for of in 0..5 {
+        let peer = rig.connect();
+        rig.receive(peer, &fetch_with(of..of + 1, 0, 0, (1, 1 << 20)));
+    }
+    rig.complete(|op| matches!(op, Op::CancelRecv { .. }));
+    rig.receive(failed, b"more");
+    let frame = produce_with(-1, &[0], &[7; 900_000]);
+    rig.receive(producer, &frame[..4096]);
+    assert_eq!(
+        rig.receiving_at_most(producer),
+        Some(64 << 10),
+        "memory is short, and one large frame goes on"
+    );
+    bring(&mut rig, producer, &frame, 4096, frame.len());
+}
+
 /// Behind the parts that one system call takes, records were copied: megabytes of each answer to a consumer of many partitions.
 #[test]
 fn records_of_any_number_of_partitions_leave_uncopied() {
@@ -402,8 +512,17 @@ fn answers_not_taken_keep_a_quarter_of_the_blocks_and_then_copies_and_then_nothi
     let partition = &put_off.responses[0].partitions[0];
     assert_eq!((partition.error_code, partition.high_watermark), (0, 1));
     assert!(partition.records.as_ref().is_none_or(|records| records.is_empty()));
-    // The others have taken theirs.
-    let (sent, copied) = ask(&mut rig, 5);
+    // The others have taken theirs, and its time is not up.
+    assert_eq!(ask(&mut rig, 5), (0, 0));
+    rig.settle();
+    assert_eq!(rig.sent.iter().filter(|(conn, _)| *conn == peers[5]).count(), 1);
+    rig.pass(99);
+    rig.turn();
+    assert_eq!(rig.server.next_deadline(), Some(rig.now.plus_ms(1)));
+    rig.pass(1);
+    let before = rig.server.fetched;
+    rig.turn();
+    let (sent, copied) = (rig.server.fetched.sent - before.sent, rig.server.fetched.copied - before.copied);
     assert!(sent > VALUE_BYTES && copied == 0, "{copied} of {sent} bytes were copied");
     rig.settle();
     assert_eq!(answer(&rig, 5).throttle_time_ms, 0);

@@ -283,6 +283,11 @@ impl Rig {
         self.piece(conn, bytes.len(), payload);
     }
 
+    /// Takes what the server asks for before its turn ends.
+    pub fn take_receives(&mut self) {
+        self.ops.extend(self.server.take_ops());
+    }
+
     fn piece(&mut self, conn: ConnId, len: usize, payload: Payload) {
         let token = self.receiving(conn).expect("it receives");
         let bound = self.receiving_at_most(conn);
