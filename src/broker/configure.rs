@@ -13,7 +13,7 @@ use crate::config::source::{Loader, Source};
 pub struct Options {
     pub data_dir: Option<PathBuf>,
     pub listen: Option<String>,
-    pub shards: Option<u16>,
+    pub shards: Option<String>,
     /// As in `2-5,8`.
     pub cpus: Option<String>,
     /// `broker` or `shards`.
@@ -54,10 +54,12 @@ pub fn configure(options: &Options) -> Result<BrokerConfig, Fatal> {
         let listener = if listen.contains("://") { listen.clone() } else { format!("PLAINTEXT://{listen}") };
         loader.set(Source::Flag, "listeners", &listener)?;
     }
-    if let Some(shards) = options.shards {
-        loader.set(Source::Flag, "shards", &shards.to_string())?;
-    }
-    let named = [("cpus", &options.cpus), ("advertise", &options.advertise), ("runtime", &options.runtime)];
+    let named = [
+        ("shards", &options.shards),
+        ("cpus", &options.cpus),
+        ("advertise", &options.advertise),
+        ("runtime", &options.runtime),
+    ];
     for (key, value) in named {
         if let Some(value) = value {
             loader.set(Source::Flag, key, value)?;

@@ -23,8 +23,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
     /// Threads that each own a core and its partitions; as many as CPUs by default
-    #[arg(long, value_name = "N")]
-    shards: Option<u16>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    shards: Option<String>,
     /// CPUs for the shards, as in 2-5,8; all that the process may use by default
     #[arg(long, value_name = "LIST")]
     cpus: Option<String>,

@@ -124,7 +124,9 @@ pub const BROKER_KEYS: &[Opt] = &[
 pub const DEV_DEFAULTS: &[(&str, &str)] = &[
     ("group.initial.rebalance.delay.ms", "0"),
     ("log.dirs", "./data"),
+    ("memory", "268435456"),
     ("replication.factor.clamp", "true"),
+    ("shards", "1"),
 ];
 
 /// Where data lives without `--dev`, if nothing says otherwise: the package's state directory.

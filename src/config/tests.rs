@@ -165,6 +165,7 @@ fn later_layers_hide_earlier_ones() {
     let config = loader.finish().unwrap();
     assert_eq!((config.num_partitions, config.memory), (4, Some(256 << 20)));
     assert!(config.replication_factor_clamp);
+    assert_eq!(config.shards, 1);
     assert_eq!(config.data_dir.to_str(), Some("./data"));
     assert_eq!(config.all("num.partitions"), [("4", Source::Flag), ("1", Source::Default)]);
     assert!(config.notes.iter().any(|note| note.contains("CORELOG_BROKERS")));

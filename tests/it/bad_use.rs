@@ -248,11 +248,9 @@ fn a_port_that_the_broker_itself_has_is_named_as_its_own() {
 fn a_number_of_shards_or_cpus_that_cannot_be_is_refused() {
     let home = Home::new("bad-shards");
     let of = |more: &[&str]| serve(&home.data(), more);
-    for shards in ["0", "5000"] {
+    for shards in ["0", "5000", "70000", "-1", "auto"] {
         assert_says(&of(&["--shards", shards]), 2, "bad-config-value", &["shards", shards]);
     }
-    assert_eq!(of(&["--shards", "70000"]).status.code(), Some(2));
-    assert_eq!(of(&["--shards", "-1"]).status.code(), Some(2));
     assert_says(&of(&["--cpus", "8000"]), 5, "bad-cpu-list", &["CPU 8000", "may use"]);
     assert_says(&of(&["--cpus", "0-"]), 5, "bad-cpu-list", &["2-5,8"]);
     let memory = ["--shards", "64", "-X", "memory=128MiB"];

@@ -93,7 +93,7 @@ fn configured(dir: &Path, shards: u16) -> BrokerConfig {
     let options = Options {
         data_dir: Some(dir.to_path_buf()),
         listen: Some("127.0.0.1:0".into()),
-        shards: Some(shards),
+        shards: Some(shards.to_string()),
         // The records are stamped in 1970.
         set: vec!["log.segment.bytes=1048576".into(), "log.retention.ms=-1".into()],
         ..Options::default()

@@ -13,7 +13,7 @@ use crate::io::linux::kernel;
 const KERNEL_MIN: kernel::Version = (6, 1);
 
 /// What always works instead.
-pub const WITHOUT: &str = "--runtime epoll, which does without io_uring";
+pub const WITHOUT: &str = "serve --runtime epoll, which does without io_uring";
 
 /// Operations that the driver cannot do without; all of them are in 6.1.
 const OPCODES: [(&str, u8); 15] = [
@@ -164,7 +164,7 @@ fn explain(error: &io::Error, release: &str, disabled: &str, seccomp: bool, meml
             code: "uring-blocked",
             summary: format!("io_uring_setup is not permitted ({error})"),
             found,
-            means: "the container runtime blocks io_uring (Docker's default profile does)".into(),
+            means: "a seccomp filter blocks io_uring, as the default profiles of container runtimes do".into(),
             tries: vec![
                 "--security-opt seccomp=PROFILE, one that allows io_uring_setup, io_uring_enter and io_uring_register"
                     .into(),
