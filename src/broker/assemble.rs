@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::control::{self, Control};
 use super::failures::{bad_directory, ids_end, locked, not_advertised, not_listening, ports_end};
@@ -41,6 +42,10 @@ const SPARE: &str = "spare";
 
 /// What a start needs before it can give space back: a journal, a snapshot, the state files of logs, probes.
 const SPARE_BYTES: u64 = 4 << 20;
+
+/// How long a start waits for an address that is taken, and between two tries.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(1);
+const ADDRESS_PAUSE: Duration = Duration::from_millis(10);
 
 /// What every shard must know. The same for all.
 #[derive(Clone)]
@@ -253,7 +258,8 @@ fn listen(io: &mut Io, config: &BrokerConfig) -> Result<Vec<Listening>, Fatal> {
     for listener in &config.listeners {
         let addr = resolve(listener)?;
         let own = is_own(&listening, addr);
-        let bound = listen_at(io, config, addr).map_err(|e| not_listening(addr, e, own))?;
+        let bound =
+            once_free(own, || listen_at(io, config, addr)).map_err(|e| not_listening(addr, e, own))?;
         let port = bound[0].addr.port();
         listening.extend(bound);
         // `localhost` is ::1 for some clients: both loopback addresses answer, as far as the second one is free.
@@ -265,6 +271,20 @@ fn listen(io: &mut Io, config: &BrokerConfig) -> Result<Vec<Listening>, Fatal> {
         }
     }
     Ok(listening)
+}
+
+/// Binds as soon as the address is free, for a while: what an ended broker's rings wait on the kernel lets go of behind its end, and who
+/// supervises it starts the next one at once. Not where it is this broker's `own`.
+fn once_free<T>(own: bool, mut bind: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    let since = Instant::now();
+    loop {
+        match bind() {
+            Err(Errno::ADDRINUSE) if !own && since.elapsed() < ADDRESS_PATIENCE => {
+                std::thread::sleep(ADDRESS_PAUSE);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// One socket for all shards, or one for each at the same address; never none. Either way nobody else is there.
@@ -302,8 +322,8 @@ fn listen_per_shard(
         };
         let addr = SocketAddr::new(ip, port);
         let own = is_own(listening, addr);
-        let (listener, addr) =
-            io.listen_with(addr, ListenMode::Exclusive).map_err(|e| not_advertised(addr, shard, e, own))?;
+        let (listener, addr) = once_free(own, || io.listen_with(addr, ListenMode::Exclusive))
+            .map_err(|e| not_advertised(addr, shard, e, own))?;
         listening.push(Listening { listener, addr, shard: Some(ShardId(shard)), for_all: false });
         brokers.push(Broker { id, port: addr.port(), ..whole.clone() });
     }

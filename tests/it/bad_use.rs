@@ -200,6 +200,24 @@ fn a_taken_port_is_named() {
     );
 }
 
+/// A broker that was started right behind the end of another one found its port taken, once in some thousand times on a busy machine.
+#[test]
+fn a_port_that_becomes_free_is_waited_for() {
+    if !can_serve("bad_use::a_port_that_becomes_free") {
+        return;
+    }
+    let home = Home::new("freed-port");
+    let (first, other) = two_ports();
+    let freed = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(other);
+    });
+    let mut broker =
+        Broker::start(&home.data(), &["shards=2", "advertise=shards", &format!("advertise.port={first}")]);
+    freed.join().expect("it ends");
+    broker.assert_healthy();
+}
+
 /// A port that is free, and the next one, bound. Below those that the kernel gives to whoever asks for any.
 fn two_ports() -> (u16, TcpListener) {
     static NEXT: AtomicU16 = AtomicU16::new(0);
