@@ -273,8 +273,8 @@ fn listen(io: &mut Io, config: &BrokerConfig) -> Result<Vec<Listening>, Fatal> {
     Ok(listening)
 }
 
-/// Binds as soon as the address is free, for a while: what an ended broker's rings wait on the kernel lets go of behind its end, and who
-/// supervises it starts the next one at once. Not where it is this broker's `own`.
+/// Binds as soon as the address is free, for a while: who supervises a broker starts the next one right behind its end, and was seen to find
+/// the address taken. Not where it is this broker's `own`.
 fn once_free<T>(own: bool, mut bind: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     let since = Instant::now();
     loop {

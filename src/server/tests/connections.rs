@@ -320,13 +320,6 @@ fn while_memory_is_tight_a_connection_brings_no_more_than_is_asked_for() {
     rig.receive(conns[5], &frame[..4096]);
     rig.settle();
     assert_eq!(rig.receiving(conns[5]), None, "nobody listens to what cannot be taken up");
-    let wait = |rig: &mut Rig, seconds: u64| {
-        for _ in 0..seconds {
-            rig.pass(1_000);
-            rig.turn();
-            rig.settle();
-        }
-    };
     wait(&mut rig, 4);
     assert_eq!(rig.receiving(conns[5]), None);
     for conn in &conns[..5] {
@@ -337,12 +330,7 @@ fn while_memory_is_tight_a_connection_brings_no_more_than_is_asked_for() {
     // Nobody is slow who was not listened to: the frame began twelve seconds ago.
     wait(&mut rig, 8);
     assert_eq!((rig.server.connections(), rig.sent.len()), (6, 5));
-    let mut at = 4096;
-    while at < frame.len() {
-        let to = frame.len().min(at + rig.receiving_at_most(conns[5]).map_or(64 << 10, |most| most as usize));
-        rig.receive(conns[5], &frame[at..to]);
-        at = to;
-    }
+    bring(&mut rig, conns[5], &frame, 4096, frame.len());
     rig.settle();
     assert_eq!(rig.sent.len(), 6);
 }
@@ -359,6 +347,15 @@ fn bring(rig: &mut Rig, conn: ConnId, frame: &[u8], from: usize, to: usize) {
     }
 }
 
+/// Whole seconds pass, each with its sweep.
+fn wait(rig: &mut Rig, seconds: u64) {
+    for _ in 0..seconds {
+        rig.pass(1_000);
+        rig.turn();
+        rig.settle();
+    }
+}
+
 /// A piece that arrived while memory was short waited, and its peer was called slow for that time and closed.
 #[test]
 fn nobody_is_slow_while_what_was_received_is_not_looked_at() {
@@ -372,13 +369,6 @@ fn nobody_is_slow_while_what_was_received_is_not_looked_at() {
     let finish = |rig: &mut Rig| {
         conns.iter().for_each(|conn| bring(rig, *conn, &frame, most, frame.len()));
         rig.settle();
-    };
-    let wait = |rig: &mut Rig, seconds: u64| {
-        for _ in 0..seconds {
-            rig.pass(1_000);
-            rig.turn();
-            rig.settle();
-        }
     };
     conns[..4].iter().for_each(|conn| bring(&mut rig, *conn, &frame, 0, most));
     rig.settle();
